@@ -1,0 +1,1 @@
+"""What a cluster is, with no pyinfra and no I/O: settings, topology, lock, kubeadm documents."""

@@ -1,0 +1,49 @@
+"""What a host must be before it can carry its role (guide 2.1), compared with what it is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.topology import Topology
+
+# Least CPUs and memory by role, from the guide's table; kubeadm itself refuses a control plane below 2 and 1700 MB.
+MINIMA = {"control_plane": (2, 1700), "worker": (1, 1700), "load_balancer": (1, 900)}
+
+
+def check_hardware(
+    hardware: Mapping[str, Mapping[str, Any]], topology: Topology, platform: str, waived: Sequence[str]
+) -> list[str]:
+    """Findings, one sentence each: what, where, why, and what to do. `waived` names checks to leave out."""
+    roles = {
+        "control_plane": topology.control_planes,
+        "worker": topology.workers,
+        "load_balancer": topology.load_balancers,
+    }
+    found: list[tuple[str, str]] = []
+    for role, nodes in roles.items():
+        cpus, memory = MINIMA[role]
+        for node in nodes:
+            state = hardware[node.name]
+            if state["cpus"] < cpus:
+                found.append(("cpus", f"{node.name}: {state['cpus']} CPU, a {role} needs {cpus}. Add CPUs."))
+            if state["memory_mib"] < memory:
+                what = f"{node.name}: {state['memory_mib']} MiB of memory, a {role} needs {memory}. Add memory."
+                found.append(("memory", what))
+            architecture = platform.rpartition("/")[2]
+            if state["architecture"] != architecture:
+                what = f"{node.name}: architecture {state['architecture']}, the bundle is for {architecture}."
+                found.append(("architecture", f"{what} Build a bundle for {state['architecture']}."))
+            if not state["systemd"]:
+                found.append(("systemd", f"{node.name}: PID 1 is not systemd, which kubelet's service needs."))
+    for key in ("machine_id", "product_uuid"):
+        owners = defaultdict(list)
+        for name, state in hardware.items():
+            if state[key]:
+                owners[state[key]].append(name)
+        for value, names in owners.items():
+            if len(names) > 1:
+                what = f"{', '.join(names)}: the same {key} {value}. Kubernetes tells machines apart by it."
+                found.append((key, f"{what} Cloned machines need `systemd-machine-id-setup` or a new UUID."))
+    return [f"{text} (check: {name})" for name, text in found if name not in waived]

@@ -1,0 +1,33 @@
+"""Control planes: `kubeadm init` on the first, then the others join one at a time (guide 5.1, 5.2).
+
+Hosts: control_plane. Changes: /etc/kubernetes, /var/lib/etcd, /var/lib/kubelet, static pods.
+Undo: `kubeadm reset` on a host, after removing its etcd member.
+"""
+
+from pyinfra import host
+from pyinfra.api import deploy
+
+from deploys import plan
+from operations import kubeadm
+
+
+@deploy("Control planes")
+def control_plane() -> None:
+    settings, topology, node = plan.settings(), plan.topology(), plan.me()
+    first, *others = topology.control_planes
+    if node == first:
+        kubeadm.init(
+            name=f"Initialise the cluster on {first.name}", settings=settings, topology=topology, node=node
+        )
+    plan.barrier("kubeadm init")
+    # One at a time: etcd takes one learner at once, and the barrier keeps every host in step.
+    for each in host.loop(others):
+        if node == each:
+            kubeadm.join(
+                name=f"Join control plane {each.name}",
+                settings=settings, topology=topology, node=node, control_plane=True,
+            )  # fmt: skip
+        plan.barrier(f"join of {each.name}")
+
+
+plan.run(__name__, control_plane)

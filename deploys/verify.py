@@ -1,0 +1,22 @@
+"""The live cluster, asserted (guide 6.2): nodes, pods, etcd, backends, VIP, DNS, pod and service network.
+
+Hosts: asks all, through the first control plane. Changes nothing that stays: its probe pods are removed.
+"""
+
+from pyinfra.api import deploy
+
+from deploys import plan
+from operations import verify as operations
+
+
+@deploy("Verify")
+def verify() -> None:
+    topology = plan.topology()
+    if plan.me() == topology.first_control_plane:
+        image = next(image.name for image in plan.lock().images if "/agnhost:" in image.name)
+        operations.healthy(
+            name="Assert that the cluster is healthy", settings=plan.settings(), topology=topology, image=image
+        )
+
+
+plan.run(__name__, verify)

@@ -1,0 +1,1 @@
+"""pyinfra facts, one module per tool: read-only, one cheap command each."""

@@ -1,0 +1,104 @@
+"""Files written whole: beside the old one, checked, then renamed over it.
+
+pyinfra's own `files.put` copies in place, passes through a world-readable file in /tmp and prints secrets
+with `--diff`; here the text goes over standard input straight into a 0600 file next to its destination.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import shlex
+from collections.abc import Iterator
+
+from pyinfra import host, logger
+from pyinfra.api import OperationValueError, StringCommand, operation
+from pyinfra.api.output import format_text
+from pyinfra.operations.util.files import generate_color_diff
+
+from facts.file import File, FileState
+
+
+def difference(current: File | None, sha256: str, mode: str, user: str, group: str) -> list[str]:
+    """What differs, in words; an empty list when the file is as wanted."""
+    if current is None:
+        return ["absent"]
+    found = []
+    if current["sha256"] != sha256:
+        found.append("content")
+    if current["mode"] != mode:
+        found.append(f"mode {current['mode']} -> {mode}")
+    if (current["user"], current["group"]) != (user, group):
+        found.append(f"owner {current['user']}:{current['group']} -> {user}:{group}")
+    return found
+
+
+def write_script(dest: str, mode: str, user: str, group: str, validate: str | None) -> str:
+    """Shell that reads the new text from standard input and puts it in place, or leaves the old one."""
+    quoted = shlex.quote(dest)
+    check = validate.replace("{}", '"$t"') + " && " if validate else ""
+    return (
+        f"umask 022; mkdir -p {shlex.quote(posixpath.dirname(dest))} && umask 077 && "
+        f't=$(mktemp {quoted}.XXXXXXXX) && trap \'rm -f "$t"\' EXIT && cat > "$t" && {check}'
+        f'chown {shlex.quote(user)}:{shlex.quote(group)} "$t" && chmod {mode} "$t" && '
+        f'sync "$t" && mv -fT "$t" {quoted}'
+    )
+
+
+def show(dest: str, current: File | None, text: str, reasons: list[str], secret: bool) -> None:
+    """Print the difference as pyinfra's `--diff` does; of a secret only that it differs."""
+    host.log(f"Will {'modify' if current else 'create'} {format_text(dest, bold=True)} ({', '.join(reasons)})")
+    if secret:
+        logger.info("  (secret: content not shown)")
+        return
+    old = (current["content"] if current else "") or ""
+    for line in generate_color_diff(old.splitlines(keepends=True), text.splitlines(keepends=True)):
+        logger.info("  %s", line)
+
+
+@operation()
+def content(
+    dest: str,
+    content: str,
+    mode: str = "644",
+    user: str = "root",
+    group: str = "root",
+    validate: str | None = None,
+    secret: bool = False,
+) -> Iterator[StringCommand]:
+    """
+    Make a file hold exactly this text, atomically.
+
+    + dest: absolute path; missing parent directories are made 0755
+    + content: the whole text; ends in a newline
+    + mode: octal digits, such as "600"
+    + user: owner
+    + group: owning group
+    + validate: shell command that must accept the new file before it replaces the old; `{}` is its path
+    + secret: never show or fetch the content, only a checksum
+    """
+    if not posixpath.isabs(dest):
+        raise OperationValueError(f"{dest}: destination must be an absolute path")
+    if not content.endswith("\n"):
+        raise OperationValueError(f"{dest}: content must end in a newline")
+    current = host.get_fact(FileState, path=dest, secret=secret)
+    reasons = difference(current, hashlib.sha256(content.encode()).hexdigest(), mode, user, group)
+    if not reasons:
+        host.noop(f"{dest} is as wanted")
+        return
+    if host.state.config.DIFF and not host.state.is_executing:
+        show(dest, current, content, reasons, secret)
+    yield StringCommand(write_script(dest, mode, user, group, validate), _stdin=content)
+
+
+@operation()
+def absent(path: str) -> Iterator[StringCommand]:
+    """
+    Remove one file.
+
+    + path: absolute path of a file, never of a directory
+    """
+    if host.get_fact(FileState, path=path, secret=True) is None:
+        host.noop(f"{path} is not there")
+        return
+    yield StringCommand("rm", "-f", "--", shlex.quote(path))

@@ -1,0 +1,196 @@
+"""`kubeadm init` and `kubeadm join`, decided by what the nodes are and never by a marker file.
+
+Both are configured by a file that lives in /run, 0600, for as long as the command runs. The bootstrap token
+and certificate key are made for one run and kept in memory only; kubeadm expires them by itself
+(token: 2 h as set here; certificates: 2 h, https://kubernetes.io/docs/reference/setup-tools/kubeadm/kubeadm-init/).
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Iterator
+from functools import cache
+from typing import Literal
+
+from gevent.lock import RLock
+from pyinfra import host, inventory
+from pyinfra.api import OperationError, StringCommand, operation
+
+from cluster.kubeadm import init_documents, join_documents
+from cluster.settings import Settings
+from cluster.topology import Node, Topology
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from operations import remote
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=30s"
+ALPHABET = string.ascii_lowercase + string.digits
+NodeAction = Literal["none", "run", "clean-and-run"]
+
+# What a killed init leaves behind; kubeadm's phases take it up again where it is sound.
+RESUME = "FileAvailable--etc-kubernetes-manifests-kube-apiserver.yaml,"
+RESUME += "FileAvailable--etc-kubernetes-manifests-kube-controller-manager.yaml,"
+RESUME += "FileAvailable--etc-kubernetes-manifests-kube-scheduler.yaml,"
+RESUME += "FileAvailable--etc-kubernetes-manifests-etcd.yaml,"
+RESUME += "Port-6443,Port-10259,Port-10257,Port-10250,Port-2379,Port-2380,DirAvailable--var-lib-etcd"
+
+
+@cache
+def bootstrap_token() -> str:
+    """This run's token in kubeadm's form, `[a-z0-9]{6}.[a-z0-9]{16}`."""
+    pick = lambda count: "".join(secrets.choice(ALPHABET) for _ in range(count))  # noqa: E731
+    return f"{pick(6)}.{pick(16)}"
+
+
+@cache
+def certificate_key() -> str:
+    """This run's key for the `kubeadm-certs` Secret: 32 bytes, hexadecimal."""
+    return secrets.token_hex(32)
+
+
+def with_config(command: str, seconds: int) -> str:
+    """Shell that keeps standard input in a private file while a kubeadm command reads it."""
+    return (
+        'umask 077; f=$(mktemp /run/kubeadm.XXXXXXXX) && trap \'rm -f "$f"\' EXIT && cat > "$f" && '
+        f'timeout {seconds} {command} --config "$f"'
+    )
+
+
+def ready(address: str, seconds: int = 120) -> str:
+    """Shell that waits for the API server at an address and fails, with its log, when time runs out."""
+    return (
+        f"for i in $(seq {seconds}); do curl -sf --max-time 2 --cacert /etc/kubernetes/pki/ca.crt "
+        f"https://{address}:6443/readyz >/dev/null && exit 0; sleep 1; done; "
+        f"echo 'https://{address}:6443/readyz did not answer in {seconds} s; kubelet says:' >&2; "
+        "journalctl -u kubelet -n 30 --no-pager >&2; crictl ps -a >&2; exit 1"
+    )
+
+
+def members(topology: Topology) -> list[str]:
+    """Control planes, in the inventory's order, whose API says that the cluster is initialised."""
+    return [
+        node.name
+        for node in topology.control_planes
+        if inventory.get_host(node.name).get_fact(ClusterConfig)["state"] == "initialised"
+    ]
+
+
+@operation()
+def init(settings: Settings, topology: Topology, node: Node) -> Iterator[StringCommand]:
+    """
+    Initialise the cluster on its first control plane, or finish an `init` that was interrupted.
+
+    + settings: the cluster's settings
+    + topology: all of its nodes; used for certificate names and to see that no other node has the cluster
+    + node: this host
+    """
+    if members(topology):
+        host.noop("the cluster is initialised")
+        return
+    for other in topology.control_planes:
+        if other.name != node.name and inventory.get_host(other.name).get_fact(KubeadmNode)["etcd_data"]:
+            raise OperationError(
+                f"{node.name}: no API server answers, yet {other.name} holds etcd data of a cluster. A second "
+                f"cluster is not started beside it. Bring the API on {other.name} back (`crictl ps -a`, "
+                "`journalctl -u kubelet`) and run again, or reset that host if its cluster is to go."
+            )
+    ignored = list(settings.ignore_preflight_errors)
+    if host.get_fact(KubeadmNode)["state"] != "none":
+        ignored.append(RESUME)
+    flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
+    yield StringCommand(
+        with_config(f"kubeadm init --skip-phases=show-join-command{flags}", seconds=600),
+        _stdin=init_documents(settings, topology, node, bootstrap_token(), certificate_key()),
+    )
+    yield StringCommand(ready(str(node.address)))
+
+
+def join_action(local: str, known: bool, complete: bool) -> NodeAction:
+    """What a node needs, from its own state and from what the cluster knows of it."""
+    if complete:
+        return "none"
+    return "run" if local == "none" and not known else "clean-and-run"
+
+
+_issuing = RLock()
+_issued: set[str] = set()
+
+
+def issue_credentials(settings: Settings, topology: Topology, seed: Node, control_plane: bool) -> None:
+    """Have an initialised control plane accept this run's token, and share its certificates; once a run."""
+    with _issuing:
+        if "token" not in _issued:
+            known = inventory.get_host(seed.name).get_fact(JoinInfo)["tokens"]
+            if bootstrap_token().split(".")[0] not in [token["id"] for token in known]:
+                documents = init_documents(settings, topology, seed, bootstrap_token(), certificate_key())
+                create = with_config("kubeadm token create", 60) + " >/dev/null"
+                remote.on(seed.name, create, documents, "creating a bootstrap token")
+            _issued.add("token")
+        if control_plane and "certificates" not in _issued:
+            documents = init_documents(settings, topology, seed, bootstrap_token(), certificate_key())
+            upload = with_config(
+                "kubeadm init phase upload-certs --upload-certs --skip-certificate-key-print", 60
+            )
+            remote.on(seed.name, upload, documents, "uploading the control plane certificates")
+            _issued.add("certificates")
+
+
+def forget(seed: Node, node: Node) -> None:
+    """Remove what a broken join left of a node in the cluster: its etcd member and its Node."""
+    etcdctl = (
+        "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt "
+        "--cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt --key=/etc/kubernetes/pki/etcd/healthcheck-client.key"
+    )
+    script = (
+        f"id=$({etcdctl} member list | awk -F', ' '$4 == \"https://{node.address}:2380\" {{print $1}}') && "
+        f'{{ test -z "$id" || {etcdctl} member remove "$id"; }} && '
+        f"{KUBECTL} delete node {node.name} --ignore-not-found"
+    )
+    remote.on(seed.name, script, why=f"removing what an interrupted join left of {node.name}")
+
+
+@operation()
+def join(settings: Settings, topology: Topology, node: Node, control_plane: bool) -> Iterator[StringCommand]:
+    """
+    Join this host to the cluster; a join that was interrupted is cleaned up and done again.
+
+    While planning on bare hosts there is no CA to hash yet: the command is announced, its file is known later.
+
+    + settings: the cluster's settings
+    + topology: all of its nodes
+    + node: this host
+    + control_plane: as a control plane with an etcd member, or as a worker
+    """
+    seeds = [item for item in topology.control_planes if item.name in members(topology) and item.name != node.name]
+    seed = seeds[0] if seeds else None
+    local = host.get_fact(KubeadmNode)["state"]
+    known = inventory.get_host(seed.name).get_fact(ClusterConfig)["nodes"].get(node.name) if seed else None
+    wanted_role = "control-plane" if control_plane else "worker"
+    complete = local == wanted_role and known is not None
+    if control_plane and known is not None:
+        complete = complete and "control-plane" in known["roles"]
+    action = join_action(local, known is not None, complete)
+    if action == "none":
+        host.noop(f"{node.name} is a {wanted_role} of this cluster")
+        return
+    if seed is None and host.state.is_executing:
+        raise OperationError(
+            f"{node.name}: no control plane answers as initialised, so there is nothing to join. "
+            "Look at the first control plane with `crictl ps -a` and `journalctl -u kubelet`, then run again."
+        )
+    if action == "clean-and-run":
+        yield StringCommand("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
+        yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
+    documents = ""
+    if seed is not None and host.state.is_executing:
+        if action == "clean-and-run":
+            forget(seed, node)
+        issue_credentials(settings, topology, seed, control_plane)
+        ca_hash = inventory.get_host(seed.name).get_fact(KubeadmNode)["ca_cert_hash"]
+        key = certificate_key() if control_plane else None
+        documents = join_documents(settings, node, bootstrap_token(), ca_hash, key)
+    ignored = settings.ignore_preflight_errors
+    flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
+    yield StringCommand(with_config(f"kubeadm join{flags}", seconds=600), _stdin=documents)
+    if control_plane:
+        yield StringCommand(ready(str(node.address)))

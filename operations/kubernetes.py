@@ -1,0 +1,35 @@
+"""Objects of the cluster, applied and waited for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from pyinfra import host
+from pyinfra.api import OperationMeta, StringCommand, operation
+
+from facts.kubernetes import Manifest
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+
+
+@operation()
+def apply(path: str, written_by: OperationMeta, wait_for: str, seconds: int = 180) -> Iterator[StringCommand]:
+    """
+    Apply a manifest on the node by server-side apply, and wait for one object to roll out.
+
+    + path: the manifest
+    + written_by: the operation that writes it; when that changes the file, so does this the cluster
+    + wait_for: object that shows it works, such as "-n kube-flannel daemonset/kube-flannel-ds"
+    + seconds: how long to wait for it
+    """
+    if not written_by.will_change and host.get_fact(Manifest, path=path) == "applied":
+        host.noop(f"{path} is what the cluster has")
+        return
+    yield StringCommand(
+        f"{KUBECTL} apply --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {shlex.quote(path)}"
+    )
+    yield StringCommand(
+        f"{KUBECTL} rollout status --timeout={seconds}s {wait_for} || "
+        f"{{ {KUBECTL} get pods -A -o wide >&2; {KUBECTL} get events -A --sort-by=.lastTimestamp | tail -n 20 >&2; exit 1; }}"
+    )

@@ -1,0 +1,57 @@
+"""systemd units that run with the configuration on disk."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from pyinfra import host
+from pyinfra.api import OperationMeta, operation
+
+from facts.service import Unit, UnitState
+
+
+def actions(state: UnitState, changed: bool, enabled: bool, running: bool, action: str) -> list[str]:
+    """The systemctl verbs that bring a unit from its state to the wanted one, in order."""
+    verbs = []
+    if enabled and state["enabled"] not in ("enabled", "static", "indirect", "generated"):
+        verbs.append("enable")
+    if running and state["active"] not in ("active", "reloading"):
+        verbs.append("restart")
+    elif running and (changed or state["stale"]):
+        verbs.append(action)
+    return verbs
+
+
+@operation()
+def unit(
+    name: str,
+    restart_on: Sequence[OperationMeta] = (),
+    config_files: Sequence[str] = (),
+    enabled: bool = True,
+    running: bool = True,
+    reload: bool = False,
+) -> Iterator[str]:
+    """
+    Enable a unit, keep it running, and restart it when what it reads has changed.
+
+    + name: the unit, such as "haproxy.service"
+    + restart_on: operations of this deploy whose change calls for a restart
+    + config_files: files it reads; one newer than the process means a restart was missed by an earlier run
+    + enabled: start at boot
+    + running: run now
+    + reload: `systemctl reload-or-restart` in place of `restart`
+    """
+    state = host.get_fact(Unit, name=name, files=tuple(config_files))
+    changed = any(meta.will_change for meta in restart_on)
+    verbs = actions(state, changed, enabled, running, "reload-or-restart" if reload else "restart")
+    if not verbs:
+        host.noop(f"{name} is enabled and runs with its present configuration")
+        return
+    quoted = shlex.quote(name)
+    yield "systemctl daemon-reload"
+    for verb in verbs:
+        if verb == "enable":
+            yield f"systemctl enable {quoted}"
+        else:
+            yield f"timeout 90 systemctl {verb} {quoted} || {{ systemctl status -n 20 --no-pager {quoted} >&2; exit 1; }}"

@@ -1,0 +1,121 @@
+"""Assertions on the live cluster. They change nothing, so a run that finds all well reports no change."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import Any
+
+from pyinfra import host, inventory, logger
+from pyinfra.api import StringCommand, operation
+
+from cluster.settings import Settings
+from cluster.topology import Topology
+from facts.etcd import Members
+from facts.haproxy import Backends
+from operations import remote, workload
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s"
+
+
+def nodes_not_ready(nodes: dict[str, Any], wanted: list[str]) -> list[str]:
+    """Findings from `kubectl get nodes -o json`: nodes that are missing or not Ready."""
+    ready = {
+        item["metadata"]["name"]
+        for item in nodes["items"]
+        for condition in item["status"].get("conditions", [])
+        if condition["type"] == "Ready" and condition["status"] == "True"
+    }
+    present = {item["metadata"]["name"] for item in nodes["items"]}
+    return [
+        f"node {name} is {'not Ready' if name in present else 'not in the cluster'}"
+        for name in wanted
+        if name not in ready
+    ]
+
+
+def pods_not_running(pods: dict[str, Any]) -> list[str]:
+    """Findings from `kubectl get pods -A -o json`: pods that neither run, all containers ready, nor succeeded."""
+    findings = []
+    for item in pods["items"]:
+        phase = item["status"].get("phase")
+        ready = all(status["ready"] for status in item["status"].get("containerStatuses", []))
+        if phase == "Succeeded" or (phase == "Running" and ready):
+            continue
+        findings.append(
+            f"pod {item['metadata']['namespace']}/{item['metadata']['name']} is {phase}, containers "
+            f"{'ready' if ready else 'not ready'}"
+        )
+    return findings
+
+
+def etcd_unhealthy(state: dict[str, Any], wanted: list[str]) -> list[str]:
+    """Findings from the fact `Members`: missing, unhealthy or learning members."""
+    found = {member["name"]: member for member in state["members"]}
+    findings = [f"etcd member {name} is missing" for name in wanted if name not in found]
+    findings += [f"etcd has a member {name!r} that the inventory has not" for name in found if name not in wanted]
+    for name, member in found.items():
+        if member["learner"]:
+            findings.append(f"etcd member {name} is still a learner")
+        if member["healthy"] is False:
+            findings.append(f"etcd member {name} is not healthy")
+    return findings
+
+
+def backends_down(name: str, state: dict[str, Any], wanted: int) -> list[str]:
+    """Findings from the fact `Backends` of one load balancer."""
+    if state["state"] != "running":
+        return [f"{name}: HAProxy is {state['state']}"]
+    servers = {server: row["status"] for backend in state["servers"].values() for server, row in backend.items()}
+    findings = [f"{name}: HAProxy has server {server} {status}" for server, status in servers.items() if status != "UP"]
+    if len(servers) != wanted:
+        findings.append(f"{name}: HAProxy has {len(servers)} servers, not {wanted}")
+    return findings
+
+
+def through_vip(first: str, vip: IPv4Address, port: int) -> list[str]:
+    """The API through the virtual IP, with the cluster's CA checked and admin's certificate."""
+    probe = f"{KUBECTL} --server=https://{vip}:{port} get --raw=/readyz || true"
+    answer = remote.on(first, probe, why="asking the API through the VIP")
+    return [] if answer == ["ok"] else [f"https://{vip}:{port}/readyz answers {answer or 'nothing'}"]
+
+
+def findings(settings: Settings, topology: Topology) -> list[str]:
+    """Everything that is wrong with the cluster, in words; an empty list when all is well."""
+    first = topology.first_control_plane.name
+    nodes = json.loads("\n".join(remote.on(first, f"{KUBECTL} get nodes -o json", why="listing nodes")))
+    pods = json.loads("\n".join(remote.on(first, f"{KUBECTL} get pods -A -o json", why="listing pods")))
+    members = [node.name for node in topology.control_planes]
+    found = nodes_not_ready(nodes, [node.name for node in (*topology.control_planes, *topology.workers)])
+    found += pods_not_running(pods)
+    found += etcd_unhealthy(inventory.get_host(first).get_fact(Members), members)
+    for node in topology.load_balancers:
+        found += backends_down(node.name, inventory.get_host(node.name).get_fact(Backends), len(members))
+    found += through_vip(first, settings.vip, settings.api_port)
+    return found
+
+
+@operation()
+def healthy(settings: Settings, topology: Topology, image: str, seconds: int = 180) -> Iterator[StringCommand]:
+    """
+    Assert that the whole cluster works; fail with everything that does not after some time.
+
+    + settings: the cluster's settings
+    + topology: its nodes
+    + image: an image of the bundle whose pods are used to try DNS and the pod network
+    + seconds: how long a cluster that has just been deployed may take to settle
+    """
+    if not host.state.is_executing:
+        host.noop("the live cluster is looked at when this runs")
+        return
+    found = workload.settled(lambda: findings(settings, topology), seconds)
+    if not found:
+        found = workload.findings(topology, image)
+    if not found:
+        logger.info("%severy node, pod, etcd member, backend and network path is well", host.print_prefix)
+        host.noop("the cluster is healthy")
+        return
+    text = "The cluster does not pass verification:\n" + "\n".join(f"  - {line}" for line in found)
+    yield StringCommand(f"printf '%s\\n' {shlex.quote(text)} >&2; exit 1")

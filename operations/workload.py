@@ -1,0 +1,107 @@
+"""Pods that try what users' pods will need: DNS, other pods, Services, images without a registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import gevent
+from jinja2 import Template
+from pyinfra import logger
+from pyinfra.api import OperationError
+
+from cluster.topology import Topology
+from operations import remote
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+NAMESPACE = "pyinfra-kubeadm-verify"
+MANIFEST = Template("""\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {{ namespace }}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: probe
+  namespace: {{ namespace }}
+spec:
+  selector:
+    matchLabels: {app: probe}
+  template:
+    metadata:
+      labels: {app: probe}
+    spec:
+      automountServiceAccountToken: false
+      terminationGracePeriodSeconds: 0
+      tolerations:
+        - operator: Exists
+      containers:
+        - name: probe
+          image: {{ image }}
+          imagePullPolicy: IfNotPresent
+          args: [netexec, --http-port=8080]
+          readinessProbe:
+            httpGet: {path: /healthz, port: 8080}
+            periodSeconds: 1
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: probe
+  namespace: {{ namespace }}
+spec:
+  selector: {app: probe}
+  ports:
+    - port: 80
+      targetPort: 8080
+""")
+
+
+def settled(look: Callable[[], list[str]], seconds: int) -> list[str]:
+    """Look until nothing is wrong or time runs out; return what the last look found."""
+    found = look()
+    for waited in range(0, seconds, 5):
+        if not found:
+            return []
+        if waited % 30 == 0:
+            logger.info("    not yet, after %s s of %s: %s", waited, seconds, "; ".join(found[:4]))
+        gevent.sleep(5)
+        found = look()
+    return found
+
+
+def findings(topology: Topology, image: str) -> list[str]:
+    """Run one pod on every node, try every path from every pod, and remove them all again."""
+    first = topology.first_control_plane.name
+    manifest = MANIFEST.render(namespace=NAMESPACE, image=image)
+    try:
+        try:
+            remote.on(first, f"{KUBECTL} apply -f - >/dev/null", manifest, "starting the probe pods")
+            rollout = f"{KUBECTL} -n {NAMESPACE} rollout status daemonset/probe --timeout=120s >/dev/null"
+            remote.on(first, rollout, why="waiting for the probe pods")
+            return _paths(first)
+        finally:
+            remove = f"{KUBECTL} delete namespace {NAMESPACE} --ignore-not-found --wait=true --timeout=120s >/dev/null"
+            remote.on(first, remove, why="removing the probe pods")
+    except OperationError as error:
+        return [str(error)]
+
+
+def _paths(first: str) -> list[str]:
+    listing = remote.on(first, f"{KUBECTL} -n {NAMESPACE} get pods -o json", why="listing the probe pods")
+    pods = {item["spec"]["nodeName"]: item for item in json.loads("\n".join(listing))["items"]}
+    found = []
+    for node, pod in pods.items():
+        targets = {f"the pod on {other}": f"{item['status']['podIP']}:8080" for other, item in pods.items()}
+        targets["the Service by its DNS name"] = f"probe.{NAMESPACE}.svc:80"
+        targets["the API's Service by its DNS name"] = "kubernetes.default.svc:443"
+        for what, target in targets.items():
+            attempt = f"/agnhost connect --timeout=5s {target}"
+            # DNS and rules of a new Service may take a moment to reach every node.
+            tries = f"for i in 1 2 3 4 5 6; do {KUBECTL} -n {NAMESPACE} exec {pod['metadata']['name']} -- {attempt}"
+            answer = remote.on(first, f"{tries} 2>&1 && exit 0; sleep 2; done; echo failed", why="probing")
+            if "failed" in answer:
+                found.append(f"from the pod on {node}, {what} ({target}) is not reached: {' '.join(answer)[:300]}")
+    return found

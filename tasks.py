@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""What people type: `python3 tasks.py demo`, `python3 tasks.py test`, and the smaller tasks they are made of.
+
+Started by any Python 3.11 or later, it first makes `.venv` from `requirements.txt` (versions and hashes
+pinned) and starts again inside it; from there on it is an ordinary invoke task file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOCK = ROOT / "requirements.txt"
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def fail(text: str) -> None:
+    sys.exit(f"error: {text}")
+
+
+def ensure_packages(names: tuple[str, ...]) -> None:
+    """Install the Debian packages that are missing, and say which."""
+    listed = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
+    ).stdout.splitlines()  # fmt: skip
+    missing = [name for name in names if f"{name} installed" not in listed]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        fail(f"these Debian packages are missing and only root can install them: {' '.join(missing)}")
+    say(f"Installing Debian packages: {' '.join(missing)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing]
+    for command in (["apt-get", "update", "-qq"], install):
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            fail(f"`{' '.join(command)}` failed with {done.returncode}:\n{done.stdout[-3000:]}")
+
+
+def bootstrap() -> None:
+    """Make or refresh `.venv`, then start this file again inside it. Does not return."""
+    if sys.version_info < (3, 11):
+        fail(f"Python 3.11 or later is needed; this is {sys.version.split()[0]} at {sys.executable}")
+    stamp = VENV / "requirements.sha256"
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        if shutil.which("apt-get"):
+            ensure_packages(("python3-venv", "ca-certificates"))
+        say(f"Installing {LOCK.name} into {VENV.name} (pinned, by hash)")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+        pip = [PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
+        if subprocess.run([*pip, "-r", LOCK]).returncode:
+            fail(f"pip could not install {LOCK.name}; its words are above. Mend the network or index and run again")
+        stamp.write_text(wanted)
+    os.execv(PYTHON, [str(PYTHON), str(ROOT / "tasks.py"), *sys.argv[1:]])
+
+
+if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
+    bootstrap()
+
+from invoke import Collection, Context, Exit, Program, task  # noqa: E402
+
+import bundle.build  # noqa: E402
+import bundle.verify  # noqa: E402
+import lab.lab  # noqa: E402
+
+BUNDLE = ROOT / "dist" / "bundle"
+
+
+def pyinfra(c: Context, inventory: str, deploy: str, *flags: str) -> None:
+    """Run pyinfra as a user would, from the root of the project."""
+    command = f"{VENV}/bin/pyinfra {inventory} {deploy} {' '.join(flags)}"
+    say(command.replace(f"{VENV}/bin/", ""))
+    c.run(command, env={"PYINFRA_PROGRESS": "off"})
+
+
+@task(name="build")
+def bundle_build(c: Context) -> None:
+    """Build dist/bundle: binaries, images and packages, all pinned. A second build takes seconds."""
+    ensure_packages(bundle.build.APT_PACKAGES)
+    bundle.build.build(BUNDLE)
+
+
+@task(name="verify")
+def bundle_verify(c: Context) -> None:
+    """Check every byte of dist/bundle against bundle.lock."""
+    problems = bundle.verify.verify(BUNDLE)
+    if problems:
+        raise Exit("\n".join(problems), code=1)
+    say(f"{BUNDLE.relative_to(ROOT)}: every file is as bundle.lock says")
+
+
+@task(name="up")
+def lab_up(c: Context) -> None:
+    """Raise the lab, or what is missing of it."""
+    ensure_packages(lab.lab.APT_PACKAGES)
+    lab.lab.up()
+
+
+@task(name="down")
+def lab_down(c: Context) -> None:
+    """Take the lab down and leave nothing behind."""
+    lab.lab.down()
+
+
+@task(name="status")
+def lab_status(c: Context) -> None:
+    """Show the lab's nodes."""
+    for row in lab.lab.status():
+        print("  ".join(f"{key}={value}" for key, value in row.items()))
+
+
+@task(name="shell", positional=["node"])
+def lab_shell(c: Context, node: str) -> None:
+    """Open a shell on a node."""
+    lab.lab.shell(node)
+
+
+@task(name="stop", positional=["node"])
+def lab_stop(c: Context, node: str) -> None:
+    """Cut a node's power."""
+    lab.lab.stop(node)
+
+
+@task(name="start", positional=["node"])
+def lab_start(c: Context, node: str) -> None:
+    """Start a stopped node."""
+    lab.lab.start(node)
+
+
+@task(name="cut", positional=["node"])
+def lab_cut(c: Context, node: str) -> None:
+    """Unplug a node from the network."""
+    lab.lab.cut(node)
+
+
+@task(name="mend", positional=["node"])
+def lab_mend(c: Context, node: str) -> None:
+    """Plug a node in again."""
+    lab.lab.mend(node)
+
+
+@task
+def demo(c: Context) -> None:
+    """From nothing to a highly available cluster on this machine: bundle, lab, dry run, deploy, verify."""
+    bundle_build(c)
+    lab_up(c)
+    pyinfra(c, "inventories/lab.py", "deploys/cluster.py", "--dry", "--diff")
+    pyinfra(c, "inventories/lab.py", "deploys/cluster.py", "-y")
+
+
+@task
+def check(c: Context) -> None:
+    """Lint, types and the direction of imports."""
+    tools = VENV / "bin"
+    for command in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
+        say(command)
+        c.run(f"{tools}/{command}")
+
+
+@task
+def test(c: Context) -> None:
+    """Every check and every test, the lab's included."""
+    check(c)
+    say("pytest tests/unit tests/plan")
+    c.run(f"{PYTHON} -m pytest -q tests/unit tests/plan")
+    bundle_build(c)
+    lab_down(c)
+    lab_up(c)
+    try:
+        say("pytest tests/lab")
+        c.run(f"{PYTHON} -m pytest -q tests/lab")
+    finally:
+        lab_down(c)
+
+
+namespace = Collection(
+    demo,
+    test,
+    check,
+    Collection("bundle", bundle_build, bundle_verify),
+    Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_stop, lab_start, lab_cut, lab_mend),
+)
+
+
+def main() -> None:
+    os.chdir(ROOT)
+    groups = {"bundle", "lab"}
+    words = sys.argv[1:]
+    if len(words) > 1 and words[0] in groups:  # people type `lab up`; invoke's own name for it is `lab.up`
+        words[:2] = [".".join(words[:2])]
+    Program(namespace=namespace, name="tasks.py", version="0.1.0").run(["tasks.py", *words])
+
+
+if __name__ == "__main__":
+    main()
