@@ -54,7 +54,9 @@ def node_of(name: str) -> Node:
 
 def topology() -> Topology:
     """All hosts of the inventory by role, `--limit` or not."""
-    groups = {name: [node_of(member.name) for member in inventory.get_group(name)] for name in GROUPS}
+    groups = {
+        name: tuple(node_of(member.name) for member in inventory.groups.get(name, ())) for name in GROUPS
+    }
     return Topology(
         control_planes=groups["control_plane"],
         workers=groups["worker"],

@@ -1,0 +1,112 @@
+"""Every setting of a cluster, typed and checked as a whole before anything else is looked at."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot work, all of them in one message."""
+
+
+class Settings(BaseModel):
+    """The settings of one cluster; the names are those of group_data and the inventory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vip: IPv4Address = Field(description="Virtual IP that Keepalived holds on one load balancer; the API's address.")
+    cluster_name: DnsLabel = Field("kubernetes", description="Name in kubeconfigs and of the directory of secrets.")
+    kubernetes_version: Annotated[str, StringConstraints(pattern=r"^v1\.\d+\.\d+$")] = Field(
+        "v1.36.2", description="Version to run, as Kubernetes writes it; the bundle must be of the same."
+    )
+    bundle_dir: str = Field("dist/bundle", description="The offline bundle on the control machine.")
+    secrets_dir: str = Field("secrets", description="Where the administrator's kubeconfig is kept, 0700.")
+    api_port: Port = Field(6443, description="Port of the API on the virtual IP.")
+    vip_interface: str | None = Field(
+        None, description="Interface that carries the virtual IP; unset: the one with the host's address."
+    )
+    vrrp_router_id: int = Field(60, ge=1, le=255, description="VRRP router id, unique in the subnet.")
+    vrrp_advert_interval: float = Field(
+        0.2, ge=0.01, le=40, description="Seconds between VRRP adverts; a backup takes over after about three."
+    )
+    pod_subnet: IPv4Network = Field(IPv4Network("10.244.0.0/16"), description="Addresses of pods; a /24 per node.")
+    service_subnet: IPv4Network = Field(IPv4Network("10.96.0.0/12"), description="Addresses of Services.")
+    dns_domain: DnsName = Field("cluster.local", description="DNS domain of the cluster.")
+    api_cert_extra_sans: tuple[str, ...] = Field((), description="More names or addresses in the API's certificate.")
+    cni: Literal["flannel"] = Field("flannel", description="Network plugin.")
+    flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
+    kubelet_config: dict[str, Any] = Field(
+        default_factory=dict, description="Merged into KubeletConfiguration (kubelet.config.k8s.io/v1beta1)."
+    )
+    kube_proxy_config: dict[str, Any] = Field(
+        default_factory=dict, description="Merged into KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)."
+    )
+    ignore_preflight_errors: tuple[str, ...] = Field((), description="kubeadm preflight checks to pass over, by name.")
+    containerd_restrict_oom_score_adj: bool = Field(
+        False, description="For hosts whose containerd may not lower an OOM score (nested containers)."
+    )
+    time_sync: Literal["check", "chrony", "none"] = Field(
+        "check", description="`chrony` configures it; `check` only asks that some service keeps the time."
+    )
+    ntp_servers: tuple[str, ...] = Field((), description="Time servers inside the closed network, for chrony.")
+    waived_checks: tuple[str, ...] = Field((), description="Preflight checks of this project to pass over, by name.")
+
+
+NAMES = tuple(Settings.model_fields)
+# What pyinfra and its connectors put beside our settings in a host's data.
+FOREIGN = ("address", "fake_responses", "fake_delay", "fake_delay_jitter")
+PREFIXES = ("_", "ssh_", "docker_", "podman_", "local_", "vagrant_", "terraform_")
+
+
+def load(data: Mapping[str, Any]) -> Settings:
+    """Check a host's data as settings.
+
+    Raises SettingsError that lists every problem: missing and unknown names (with the nearest known one),
+    and values that are not what they should be.
+    """
+    own = {key: value for key, value in data.items() if key not in FOREIGN and not key.startswith(PREFIXES)}
+    try:
+        return Settings.model_validate(own)
+    except ValidationError as error:
+        lines = "\n".join(f"  - {_explain(dict(problem))}" for problem in error.errors())
+        raise SettingsError(
+            f"These settings cannot work; nothing was changed on any host:\n{lines}\n"
+            "Correct them in the inventory or in group_data/; docs/settings.md describes each."
+        ) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        return f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    if problem["type"] == "missing":
+        return f"{name}: must be set. {Settings.model_fields[name].description}"
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, not {problem['input']!r}"
+
+
+def markdown() -> str:
+    """docs/settings.md: a table of every setting, its default and what it means."""
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "required" if field.is_required() else f"`{_plain(default)!r}`"
+        rows.append(f"| `{name}` | {shown} | {field.description} |")
+    head = "# Settings\n\nFlat names in `group_data/` or the inventory; an unknown one is refused.\n\n"
+    host = "\n\nA host has one of its own: `address`, its IPv4 address in the cluster; unset, `ssh_hostname`.\n"
+    return head + "\n".join(rows) + host
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, IPv4Network):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

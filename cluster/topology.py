@@ -1,0 +1,128 @@
+"""Which node has which role, and whether such a cluster can exist."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+
+from cluster.settings import Settings
+
+NODE_PREFIX = 24  # kube-controller-manager gives each node a /24 of the pod subnet
+HOSTNAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One host: its name in the inventory and its IPv4 address in the cluster."""
+
+    name: str
+    address: IPv4Address
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All hosts by role, in the inventory's order."""
+
+    control_planes: tuple[Node, ...]
+    workers: tuple[Node, ...]
+    load_balancers: tuple[Node, ...]
+
+    @property
+    def first_control_plane(self) -> Node:
+        """The control plane on which `kubeadm init` runs."""
+        return self.control_planes[0]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every host, load balancers first."""
+        return (*self.load_balancers, *self.control_planes, *self.workers)
+
+
+def check(topology: Topology, settings: Settings) -> list[str]:
+    """Every reason why this cluster cannot exist, in words; an empty list when there is none."""
+    return [*_roles(topology), *_identities(topology), *_networks(topology, settings)]
+
+
+def _roles(topology: Topology) -> list[str]:
+    groups = {
+        "control_plane": topology.control_planes,
+        "worker": topology.workers,
+        "load_balancer": topology.load_balancers,
+    }
+    found = [
+        f"no host in group {name}: the cluster needs at least one. Add it to the inventory."
+        for name, members in groups.items()
+        if not members
+    ]
+    count = len(topology.control_planes)
+    if count and count % 2 == 0:
+        found.append(
+            f"{count} control planes: etcd survives no more failures with {count} members than with {count - 1}, "
+            "and loses quorum sooner. Use 1, 3 or 5."
+        )
+    return found
+
+
+def _identities(topology: Topology) -> list[str]:
+    names, addresses = defaultdict(list), defaultdict(list)
+    for node in topology.nodes:
+        names[node.name].append(node.address)
+        addresses[node.address].append(node.name)
+    found = [
+        f"{name}: is in the inventory {len(owners)} times. A host has one role; name it once."
+        for name, owners in names.items()
+        if len(owners) > 1
+    ]
+    found += [
+        f"{address}: is the address of {' and '.join(sorted(set(owners)))}. Give each host its own `address`."
+        for address, owners in addresses.items()
+        if len(set(owners)) > 1
+    ]
+    found += [
+        f"{name}: is not a name a node can have (RFC 1123: small letters, digits, '-' and '.'). Rename the host."
+        for name in names
+        if not HOSTNAME.fullmatch(name)
+    ]
+    return found
+
+
+def _networks(topology: Topology, settings: Settings) -> list[str]:
+    found = []
+    subnets = {"pod_subnet": settings.pod_subnet, "service_subnet": settings.service_subnet}
+    if settings.pod_subnet.overlaps(settings.service_subnet):
+        found.append(
+            f"pod_subnet {settings.pod_subnet} overlaps service_subnet {settings.service_subnet}: an address would "
+            "mean two things. Choose networks apart."
+        )
+    inhabitants = [(node.name, node.address) for node in topology.nodes] + [("vip", settings.vip)]
+    for key, subnet in subnets.items():
+        inside = [f"{name} ({address})" for name, address in inhabitants if address in subnet]
+        if inside:
+            found.append(
+                f"{key} {subnet} holds the address of {', '.join(inside)}: packets to it would go to pods or "
+                f"Services. Choose another {key}."
+            )
+    for node in topology.nodes:
+        if node.address == settings.vip:
+            found.append(f"vip {settings.vip}: is the address of {node.name}. Choose an address that no host has.")
+    room = 2 ** max(NODE_PREFIX - settings.pod_subnet.prefixlen, 0)
+    wanted = len(topology.control_planes) + len(topology.workers)
+    if settings.pod_subnet.prefixlen > NODE_PREFIX or room < wanted:
+        found.append(
+            f"pod_subnet {settings.pod_subnet}: has room for {room if settings.pod_subnet.prefixlen <= 24 else 0} "
+            f"nodes of a /{NODE_PREFIX} each, the inventory has {wanted}. Choose a larger network."
+        )
+    return found
+
+
+def check_vip(settings: Settings, load_balancers: Sequence[IPv4Interface]) -> list[str]:
+    """Whether the virtual IP lies in the subnet of every load balancer's own address."""
+    return [
+        f"vip {settings.vip}: is outside {interface.network}, the subnet of the load balancer {interface.ip}, so "
+        "that nobody would be told when it moves. Choose an address inside."
+        for interface in load_balancers
+        if settings.vip not in interface.network
+    ]

@@ -1,0 +1,65 @@
+"""Kernel modules and settings."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Literal
+
+from pyinfra.api import FactBase
+
+Module = Literal["loaded", "builtin", "available", "absent"]
+
+
+class KernelModules(FactBase[dict[str, Module]]):
+    """Whether each module can be used, is to be loaded, or is not to be had.
+
+    ::
+
+        {"overlay": "builtin", "br_netfilter": "loaded", "ip_vs": "available", "nope": "absent"}
+
+    A module compiled into the kernel is not in /proc/modules, and often not in /sys/module either; what it
+    provides shows it: a file system in /proc/filesystems, sysctls of bridges in /proc/sys/net/bridge.
+    """
+
+    @staticmethod
+    def default() -> dict[str, Module]:
+        return {}
+
+    def command(self, names: tuple[str, ...]) -> str:
+        return (
+            f"for m in {shlex.join(name.replace('-', '_') for name in names)}; do "
+            'if grep -q "^$m " /proc/modules; then echo "$m loaded"; '
+            'elif test -d /sys/module/$m || grep -qw "$m" /proc/filesystems '
+            '|| { test $m = br_netfilter && test -d /proc/sys/net/bridge; } '
+            '|| grep -qs "/$m\\.ko" /lib/modules/$(uname -r)/modules.builtin; then echo "$m builtin"; '
+            'elif modinfo $m >/dev/null 2>&1; then echo "$m available"; else echo "$m absent"; fi; done'
+        )
+
+    def process(self, output: list[str]) -> dict[str, Module]:
+        return dict(line.split() for line in output)  # type: ignore[arg-type, misc]
+
+
+class Sysctl(FactBase[dict[str, str | None]]):
+    """The live values of some kernel settings; None for one that the kernel does not have (yet).
+
+    ::
+
+        {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": None}
+    """
+
+    @staticmethod
+    def default() -> dict[str, str | None]:
+        return {}
+
+    def command(self, keys: tuple[str, ...]) -> str:
+        return (
+            f"for k in {shlex.join(keys)}; do f=/proc/sys/$(echo $k | tr . /); "
+            'if test -r "$f"; then echo "$k=$(cat "$f")"; else echo "$k"; fi; done'
+        )
+
+    def process(self, output: list[str]) -> dict[str, str | None]:
+        values: dict[str, str | None] = {}
+        for line in output:
+            key, found, value = line.partition("=")
+            values[key] = " ".join(value.split()) if found else None
+        return values
