@@ -1,0 +1,71 @@
+"""Members of the etcd cluster, as one of them sees it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, TypedDict
+
+from pyinfra.api import FactBase
+
+PKI = "/etc/kubernetes/pki/etcd"
+ETCDCTL = (
+    "etcdctl --endpoints=https://127.0.0.1:2379 "
+    f"--cacert={PKI}/ca.crt --cert={PKI}/healthcheck-client.crt --key={PKI}/healthcheck-client.key"
+)
+
+
+class Member(TypedDict):
+    id: str
+    name: str
+    learner: bool
+    peer_urls: list[str]
+    healthy: bool | None
+
+
+class MembersState(TypedDict):
+    state: Literal["absent", "unreachable", "running"]
+    members: list[Member]
+
+
+class Members(FactBase[MembersState]):
+    """The members that a stacked etcd's member on this node knows, and which of them answer.
+
+    ::
+
+        {"state": "running", "members": [{"id": "8e9e05c52164694d", "name": "cp1", "learner": False,
+         "peer_urls": ["https://10.0.0.1:2380"], "healthy": True}]}
+
+    `healthy` is None for a member that was not asked, having no client URL yet.
+    """
+
+    @staticmethod
+    def default() -> MembersState:
+        return MembersState(state="absent", members=[])
+
+    def command(self) -> str:
+        return (
+            f"if ! test -e {PKI}/healthcheck-client.key || ! command -v etcdctl >/dev/null; then echo absent; "
+            f"elif m=$(timeout 10 {ETCDCTL} member list -w json --hex 2>/dev/null); then echo running; "
+            f'echo "$m"; timeout 15 {ETCDCTL} endpoint health --cluster -w json 2>/dev/null; '
+            "else echo unreachable; fi; true"
+        )
+
+    def process(self, output: list[str]) -> MembersState:
+        state = output[0].strip()
+        if state != "running":
+            return MembersState(state="absent" if state == "absent" else "unreachable", members=[])
+        members = json.loads(output[1])["members"]
+        health = {row["endpoint"]: bool(row["health"]) for row in json.loads(output[2])} if len(output) > 2 else {}
+        return MembersState(state="running", members=[self._member(item, health) for item in members])
+
+    @staticmethod
+    def _member(item: dict[str, Any], health: dict[str, bool]) -> Member:
+        answers = [health[url] for url in item.get("clientURLs", []) if url in health]
+        identity = item["ID"]
+        return Member(
+            id=identity if isinstance(identity, str) else f"{identity:x}",
+            name=item.get("name", ""),
+            learner=bool(item.get("isLearner", False)),
+            peer_urls=list(item.get("peerURLs", [])),
+            healthy=all(answers) if answers else None,
+        )

@@ -1,0 +1,173 @@
+"""What kubeadm has made of a node, and what the cluster says of itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, TypedDict
+
+from pyinfra.api import FactBase
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=10s"
+STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+
+
+class NodeState(TypedDict):
+    state: Literal["none", "partial", "control-plane", "worker"]
+    manifests: list[str]
+    etcd_data: bool
+    ca_cert_hash: str | None
+
+
+class KubeadmNode(FactBase[NodeState]):
+    """What kubeadm left on this node's disk.
+
+    ::
+
+        {"state": "control-plane", "manifests": ["etcd", "kube-apiserver", ...], "etcd_data": True,
+         "ca_cert_hash": "sha256:1f..."}
+
+    "control-plane": all four static pods and kubelet.conf, kubeadm's own sign of one
+    (IsControlPlaneNode looks for kube-apiserver.yaml). "worker": kubelet.conf, the CA, no static pod.
+    "partial": anything less that is not nothing, such as after a join that was killed. The hash of the CA's
+    public key is the one that `kubeadm join` wants.
+    """
+
+    @staticmethod
+    def default() -> NodeState:
+        return NodeState(state="none", manifests=[], etcd_data=False, ca_cert_hash=None)
+
+    def command(self) -> str:
+        return (
+            "cd /etc/kubernetes 2>/dev/null && for f in manifests/*.yaml *.conf pki/ca.crt; do "
+            'test -e "$f" && echo "file $f"; done; '
+            "test -d /var/lib/etcd/member && echo etcd; "
+            "h=$(openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt 2>/dev/null "
+            "| openssl pkey -pubin -outform der 2>/dev/null | sha256sum) "
+            '&& test -e /etc/kubernetes/pki/ca.crt && echo "hash ${h%% *}"; true'
+        )
+
+    def process(self, output: list[str]) -> NodeState:
+        files = {line[5:] for line in output if line.startswith("file ")}
+        manifests = sorted(
+            name.removeprefix("manifests/").removesuffix(".yaml") for name in files if name.startswith("manifests/")
+        )
+        hashes = [line.split()[1] for line in output if line.startswith("hash ")]
+        etcd_data = "etcd" in output
+        return NodeState(
+            state=self._state(files, manifests, etcd_data),
+            manifests=manifests,
+            etcd_data=etcd_data,
+            ca_cert_hash=f"sha256:{hashes[0]}" if hashes else None,
+        )
+
+    @staticmethod
+    def _state(
+        files: set[str], manifests: list[str], etcd_data: bool
+    ) -> Literal["none", "partial", "control-plane", "worker"]:
+        joined = "kubelet.conf" in files and "pki/ca.crt" in files
+        own = set(manifests) & set(STATIC_PODS)
+        if joined and own == set(STATIC_PODS) and "admin.conf" in files:
+            return "control-plane"
+        if joined and not own and not etcd_data:
+            return "worker"
+        # The CA alone is what the load balancers' layer has kubeadm make before `init`.
+        if not (files - {"pki/ca.crt"}) and not etcd_data:
+            return "none"
+        return "partial"
+
+
+class MemberNode(TypedDict):
+    ready: bool
+    roles: list[str]
+
+
+class ClusterState(TypedDict):
+    state: Literal["initialised", "not-initialised", "unreachable", "none"]
+    nodes: dict[str, MemberNode]
+
+
+class ClusterConfig(FactBase[ClusterState]):
+    """Whether this control plane's API server has a cluster that `kubeadm init` finished, and its nodes.
+
+    ::
+
+        {"state": "initialised", "nodes": {"cp1": {"ready": True, "roles": ["control-plane"]}}}
+
+    "none": no admin.conf here. "unreachable": there is one, but the API does not answer.
+    "not-initialised": it answers, but lacks something `kubeadm init` makes; the DaemonSet kube-proxy is the
+    last (kubeadm 1.36, cmd/init.go). With kube-proxy disabled in kubeadm this would need another sign.
+    """
+
+    @staticmethod
+    def default() -> ClusterState:
+        return ClusterState(state="none", nodes={})
+
+    def command(self) -> str:
+        return (
+            "if ! test -s /etc/kubernetes/admin.conf; then echo none; "
+            f"elif ! n=$({KUBECTL} get nodes -o json 2>/dev/null); then echo unreachable; "
+            f"elif ! {KUBECTL} -n kube-system get configmap/kubeadm-config daemonset/kube-proxy >/dev/null 2>&1; "
+            'then echo not-initialised; else echo initialised; fi; printf "%s\\n" "$n"'
+        )
+
+    def process(self, output: list[str]) -> ClusterState:
+        state = output[0].strip()
+        if state not in ("initialised", "not-initialised", "unreachable", "none"):
+            raise ValueError(f"not an answer of this fact: {state!r}")
+        body = "\n".join(output[1:]).strip()
+        items: list[dict[str, Any]] = json.loads(body)["items"] if body else []
+        return ClusterState(state=state, nodes={i["metadata"]["name"]: _node(i) for i in items})  # type: ignore[typeddict-item]
+
+
+def _node(item: dict[str, Any]) -> MemberNode:
+    prefix = "node-role.kubernetes.io/"
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
+    labels = item["metadata"].get("labels", {})
+    return MemberNode(ready=ready, roles=[key.removeprefix(prefix) for key in labels if key.startswith(prefix)])
+
+
+class Token(TypedDict):
+    id: str
+    expires: str
+
+
+class JoinState(TypedDict):
+    tokens: list[Token]
+    certificate_key_token: str | None
+
+
+class JoinInfo(FactBase[JoinState]):
+    """Bootstrap tokens by their public id, and the token whose end is also that of the uploaded certificates.
+
+    ::
+
+        {"tokens": [{"id": "abcdef", "expires": "2026-11-24T10:00:00Z"}], "certificate_key_token": "ghijkl"}
+
+    Neither token secrets nor the certificate key leave the node: the template prints ids and times only.
+    """
+
+    @staticmethod
+    def default() -> JoinState:
+        return JoinState(tokens=[], certificate_key_token=None)
+
+    def command(self) -> str:
+        template = (
+            '{{range .items}}token {{index .data "token-id" | base64decode}} '
+            '{{with index .data "expiration"}}{{. | base64decode}}{{end}}{{"\\n"}}{{end}}'
+        )
+        owner = '{{range .metadata.ownerReferences}}owner {{.name}}{{"\\n"}}{{end}}'
+        return (
+            f"{KUBECTL} -n kube-system get secrets --field-selector type=bootstrap.kubernetes.io/token "
+            f"-o go-template='{template}' 2>/dev/null; "
+            f"{KUBECTL} -n kube-system get secret kubeadm-certs -o go-template='{owner}' 2>/dev/null; true"
+        )
+
+    def process(self, output: list[str]) -> JoinState:
+        state = self.default()
+        for line in output:
+            kind, *words = line.split()
+            if kind == "token":
+                state["tokens"].append(Token(id=words[0], expires=words[1] if len(words) > 1 else ""))
+            elif kind == "owner":
+                state["certificate_key_token"] = words[0].removeprefix("bootstrap-token-")
+        return state
