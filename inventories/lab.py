@@ -1,0 +1,37 @@
+"""The running lab (`python3 tasks.py lab up`), as an inventory."""
+
+from lab.layout import read as _read
+
+_lab = _read()
+_cgroup_v1 = _lab["cgroup"] == 1
+
+_ssh = {
+    "ssh_user": _lab["user"],
+    "ssh_key": _lab["key"],
+    "ssh_known_hosts_file": _lab["known_hosts"],
+    "ssh_strict_host_key_checking": "yes",
+    "_sudo": True,
+}
+_site = {
+    "cluster_name": "lab",
+    "vip": _lab["vip"],
+    # Nodes share one kernel, and connection tracking's limits are the kernel's.
+    "kube_proxy_config": {"conntrack": {"maxPerCore": 0, "min": 0}},
+    "containerd_restrict_oom_score_adj": _lab["restricted"],
+    # kubelet 1.35 and later wants cgroup v2 unless told otherwise.
+    "kubelet_config": {"failCgroupV1": False} if _cgroup_v1 else {},
+    "ignore_preflight_errors": ("SystemVerification",) if _cgroup_v1 else (),
+}
+
+
+def _group(name: str) -> list[tuple[str, dict[str, object]]]:
+    return [
+        (node["name"], {"ssh_hostname": node["address"], "address": node["address"], **_ssh, **_site})
+        for node in _lab["nodes"]
+        if node["group"] == name
+    ]
+
+
+load_balancer = _group("load_balancer")
+control_plane = _group("control_plane")
+worker = _group("worker")
