@@ -1,1 +1,1 @@
-"""The offline bundle: how it is built online, and how it is verified on either side."""
+"""The offline bundle: built on a machine with a network, verified on any. Knows nothing of pyinfra."""

