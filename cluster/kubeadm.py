@@ -73,6 +73,11 @@ def cluster_configuration(settings: Settings, topology: Topology) -> Document:
     }
 
 
+def cluster_document(settings: Settings, topology: Topology) -> str:
+    """ClusterConfiguration alone, as YAML; holds no secret."""
+    return _yaml(cluster_configuration(settings, topology))
+
+
 def kubelet_configuration(settings: Settings) -> Document:
     """KubeletConfiguration of every node."""
     own: Document = {

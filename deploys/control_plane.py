@@ -1,14 +1,17 @@
 """Control planes: `kubeadm init` on the first, then the others join one at a time (guide 5.1, 5.2).
 
-Hosts: control_plane. Changes: /etc/kubernetes, /var/lib/etcd, /var/lib/kubelet, static pods.
+Hosts: control_plane. Changes: /etc/kubernetes, /var/lib/etcd, /var/lib/kubelet, static pods;
+secrets/ on the control machine.
 Undo: `kubeadm reset` on a host, after removing its etcd member.
 """
+
+from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys import plan
-from operations import kubeadm
+from operations import kubeadm, pki
 
 
 @deploy("Control planes")
@@ -28,6 +31,9 @@ def control_plane() -> None:
                 settings=settings, topology=topology, node=node, control_plane=True,
             )  # fmt: skip
         plan.barrier(f"join of {each.name}")
+    if node == first:
+        dest = Path(settings.secrets_dir) / settings.cluster_name / "admin.conf"
+        pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest))
 
 
 plan.run(__name__, control_plane)

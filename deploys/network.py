@@ -6,6 +6,7 @@ Undo: `kubectl delete -f /etc/kubernetes/addons/flannel.yaml`.
 
 from pyinfra.api import deploy
 
+from cluster.pieces import image
 from deploys import plan
 from operations import file, kubernetes
 
@@ -15,8 +16,7 @@ MANIFEST = "/etc/kubernetes/addons/flannel.yaml"
 @deploy("Pod network")
 def network() -> None:
     if plan.me() == plan.topology().first_control_plane:
-        image = next(image.name for image in plan.lock().images if "/flannel:" in image.name)
-        text = plan.template("flannel/flannel.yaml.j2", image=image)
+        text = plan.template("flannel/flannel.yaml.j2", image=image(plan.lock(), "flannel").name)
         written = file.content(name="Write flannel's manifest", dest=MANIFEST, content=text)
         kubernetes.apply(
             name="Apply flannel and wait for it on every node",

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory
-from pyinfra.api import operation
+from pyinfra.api import OperationMeta, operation
 from pyinfra.api.exceptions import PyinfraError
 
 from bundle.verify import BundleError, read_lock
 from cluster.lock import Lock
 from cluster.settings import Settings, SettingsError, load
 from cluster.topology import Node, Topology, check
+from operations import package
 
 GROUPS = ("control_plane", "worker", "load_balancer")
+# The distribution whose packages the bundle has.
+RELEASE = "debian-12"
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -82,9 +85,13 @@ def lock() -> Lock:
         raise InputError(str(error)) from None
 
 
-def package_set(name: str, release: str = "debian-12") -> list[str]:
-    """Names of the packages of one set, such as "load_balancer"."""
-    return lock().package_sets[release][name]
+def packages(*sets: str, name: str, hold: str | Sequence[str] = ()) -> OperationMeta:
+    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages."""
+    known = lock().package_sets[RELEASE]
+    names = [package for each in sets for package in known[each]]
+    held = known[hold] if isinstance(hold, str) else hold
+    versions = {row.name: row.version for row in lock().packages if row.release == RELEASE}
+    return package.packages(name=name, names=names, versions=versions, release=RELEASE, hold=held)
 
 
 def template(path: str, **values: object) -> str:
@@ -123,4 +130,6 @@ def run(module: str, layer: Callable[[], object]) -> None:
     pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`.
     """
     if module == "builtins":
+        if found := problems():
+            raise InputError("Nothing was changed on any host:\n" + "\n".join(f"  - {line}" for line in found))
         layer()

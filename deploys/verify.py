@@ -5,6 +5,7 @@ Hosts: asks all, through the first control plane. Changes nothing that stays: it
 
 from pyinfra.api import deploy
 
+from cluster.pieces import image
 from deploys import plan
 from operations import verify as operations
 
@@ -13,10 +14,10 @@ from operations import verify as operations
 def verify() -> None:
     topology = plan.topology()
     if plan.me() == topology.first_control_plane:
-        image = next(image.name for image in plan.lock().images if "/agnhost:" in image.name)
         operations.healthy(
-            name="Assert that the cluster is healthy", settings=plan.settings(), topology=topology, image=image
-        )
+            name="Assert that the cluster is healthy",
+            settings=plan.settings(), topology=topology, image=image(plan.lock(), "agnhost").name,
+        )  # fmt: skip
 
 
 plan.run(__name__, verify)

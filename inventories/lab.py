@@ -14,6 +14,8 @@ _ssh = {
 }
 _site = {
     "cluster_name": "lab",
+    # Nodes share this machine's clock.
+    "time_sync": "none",
     "vip": _lab["vip"],
     # Nodes share one kernel, and connection tracking's limits are the kernel's.
     "kube_proxy_config": {"conntrack": {"maxPerCore": 0, "min": 0}},

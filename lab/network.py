@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lab.layout import BRIDGE, GATEWAY, NETWORK, Node
+from lab.layout import BRIDGE, GATEWAY, Node
 from lab.shell import run
 
 TABLE = "kubeadm_lab"
@@ -79,6 +79,6 @@ def remove() -> None:
     for name in namespaces():
         run("ip", "netns", "delete", name)
     for name in links():
-        if name == BRIDGE or (name.startswith("lab-") and NETWORK):
+        if name == BRIDGE or name.startswith("lab-"):
             run("ip", "link", "delete", name, check=False)
     run("nft", "delete", "table", "inet", TABLE, check=False)

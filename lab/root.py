@@ -31,16 +31,6 @@ exec /sbin/init
 """
 
 
-def mirror() -> str:
-    """The Debian mirror that this machine itself uses, else the project's own."""
-    for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
-        for line in path.read_text().splitlines() if path.exists() else ():
-            words = line.split()
-            if words[:1] == ["URIs:"] or (words[:1] == ["deb"] and "debian" in line):
-                return next(word for word in words if "://" in word)
-    return "http://deb.debian.org/debian"
-
-
 def ensure() -> Path:
     """The directory of the shared root, made by mmdebstrap when it is not in the cache yet."""
     recipe = "\n".join([SUITE, *PACKAGES, INIT, USER])
@@ -55,7 +45,7 @@ def ensure() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     run(
         "mmdebstrap", "--mode=root", "--variant=minbase", f"--keyring={KEYRING}", f"--include={','.join(PACKAGES)}",
-        "--skip=output/dev", SUITE, beside, mirror(),
+        "--skip=output/dev", SUITE, beside,
     )  # fmt: skip
     customise(beside)
     beside.rename(root)

@@ -25,7 +25,7 @@ def actions(state: UnitState, changed: bool, enabled: bool, running: bool, actio
 
 @operation()
 def unit(
-    name: str,
+    unit: str,
     restart_on: Sequence[OperationMeta] = (),
     config_files: Sequence[str] = (),
     enabled: bool = True,
@@ -35,20 +35,20 @@ def unit(
     """
     Enable a unit, keep it running, and restart it when what it reads has changed.
 
-    + name: the unit, such as "haproxy.service"
+    + unit: the unit, such as "haproxy.service"
     + restart_on: operations of this deploy whose change calls for a restart
     + config_files: files it reads; one newer than the process means a restart was missed by an earlier run
     + enabled: start at boot
     + running: run now
     + reload: `systemctl reload-or-restart` in place of `restart`
     """
-    state = host.get_fact(Unit, name=name, files=tuple(config_files))
+    state = host.get_fact(Unit, name=unit, files=tuple(config_files))
     changed = any(meta.will_change for meta in restart_on)
     verbs = actions(state, changed, enabled, running, "reload-or-restart" if reload else "restart")
-    if not verbs:
-        host.noop(f"{name} is enabled and runs with its present configuration")
+    if not verbs and not changed:
+        host.noop(f"{unit} is enabled and runs with its present configuration")
         return
-    quoted = shlex.quote(name)
+    quoted = shlex.quote(unit)
     yield "systemctl daemon-reload"
     for verb in verbs:
         if verb == "enable":

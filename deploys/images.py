@@ -1,0 +1,28 @@
+"""Images into containerd, from the node's own pieces of the bundle (guide 3.2).
+
+Hosts: control_plane, worker. Changes: containerd's namespace k8s.io. Undo: `crictl rmi`.
+"""
+
+from pyinfra import host
+from pyinfra.api import deploy
+
+from cluster import pieces
+from deploys import plan
+from operations import containerd
+
+
+@deploy("Images")
+def images() -> None:
+    wanted = pieces.images(plan.lock(), host.groups)
+    if wanted:
+        digests = {image.digest for image in wanted}
+        sizes = {
+            digest: file.size
+            for file in plan.lock().files
+            if (digest := f"sha256:{file.sha256}") in digests
+        }
+        containerd.images(name="Import images", wanted=wanted, sizes=sizes)
+    plan.barrier("images")
+
+
+plan.run(__name__, images)

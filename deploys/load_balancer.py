@@ -1,0 +1,78 @@
+"""HAProxy and Keepalived: one address for the API, whichever hosts are up (guide 4).
+
+Hosts: load_balancer; the first control plane makes the cluster's CA, by which HAProxy knows API servers.
+Changes: packages, /etc/haproxy, /etc/keepalived, both services. Undo: stop the services, remove the packages.
+"""
+
+from pyinfra import host
+from pyinfra.api import deploy
+
+from deploys import plan
+from facts.hardware import Hardware
+from operations import file, pki, service
+
+CA = "/etc/haproxy/kubernetes-ca.crt"
+HAPROXY = "/etc/haproxy/haproxy.cfg"
+CHECK = "/etc/keepalived/check-api"
+KEEPALIVED = "/etc/keepalived/keepalived.conf"
+HELD = ("haproxy", "keepalived")
+
+
+@deploy("Load balancers")
+def load_balancer() -> None:
+    topology, me = plan.topology(), plan.me()
+    if me == topology.first_control_plane:
+        pki.authority(name="Make the cluster's CA", settings=plan.settings(), topology=topology)
+    plan.barrier("the cluster's CA")
+    if me in topology.load_balancers:
+        plan.packages("load_balancer", hold=HELD, name="Install HAProxy and Keepalived")
+        haproxy()
+        keepalived()
+    plan.barrier("load balancers")
+
+
+def haproxy() -> None:
+    topology = plan.topology()
+    trusted = pki.trust(name="Give HAProxy the cluster's CA", dest=CA, topology=topology)
+    text = plan.template("haproxy/haproxy.cfg.j2", control_planes=topology.control_planes, ca_file=CA)
+    written = file.content(
+        name="Write HAProxy's configuration", dest=HAPROXY, content=text, validate="haproxy -c -q -f {}"
+    )
+    service.unit(
+        name="Run HAProxy",
+        unit="haproxy.service", restart_on=[trusted, written], config_files=[CA, HAPROXY], reload=True,
+    )  # fmt: skip
+
+
+def keepalived() -> None:
+    topology, me = plan.topology(), plan.me()
+    peers = [each for each in topology.load_balancers if each != me]
+    check = file.content(
+        name="Write Keepalived's check", dest=CHECK, mode="755", content=plan.template("keepalived/check-api.j2", ca_file=CA)
+    )
+    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface())
+    written = file.content(
+        name="Write Keepalived's configuration", dest=KEEPALIVED, content=text, validate="keepalived -t -f {}"
+    )
+    service.unit(
+        name="Run Keepalived",
+        unit="keepalived.service", restart_on=[check, written], config_files=[CHECK, KEEPALIVED],
+    )  # fmt: skip
+
+
+def interface() -> str:
+    """The interface that carries the virtual IP: as set, else the one with this host's address."""
+    if name := plan.settings().vip_interface:
+        return name
+    address = str(plan.me().address)
+    rows = host.get_fact(Hardware)["addresses"]
+    found = [row["interface"] for row in rows if row["address"] == address]
+    if not found:
+        raise plan.InputError(
+            f"{host.name}: no interface has its address {address}; it has {', '.join(row['address'] for row in rows)}. "
+            "Correct `address` in the inventory, or set `vip_interface`."
+        )
+    return found[0]
+
+
+plan.run(__name__, load_balancer)

@@ -1,0 +1,56 @@
+"""The machine beneath Kubernetes: swap, kernel modules and settings, names, time (guide 3.1).
+
+Hosts: all, of load balancers only names and time. Changes: /etc/fstab, /etc/modules-load.d, /etc/sysctl.d,
+/etc/hostname, /etc/hosts, /etc/chrony. Undo: remove the files named kubernetes.conf, and the block in /etc/hosts.
+"""
+
+from pyinfra.api import deploy
+from pyinfra.operations import server
+
+from deploys import plan
+from operations import file, hosts, kernel, service, swap
+
+MODULES = ("overlay", "br_netfilter")
+SYSCTL = {
+    "net.ipv4.ip_forward": "1",
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+    # kubelet insists on these (protectKernelDefaults), and sets them itself where it may.
+    "vm.overcommit_memory": "1",
+    "kernel.panic": "10",
+    "kernel.panic_on_oops": "1",
+}
+CHRONY = "/etc/chrony/chrony.conf"
+
+
+@deploy("Node")
+def node() -> None:
+    settings, topology, me = plan.settings(), plan.topology(), plan.me()
+    if me not in topology.load_balancers:
+        swap.off(name="Turn swap off, now and at boot")
+        file.content(
+            name="Load kernel modules at boot",
+            dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in MODULES),
+        )  # fmt: skip
+        kernel.modules(name="Load kernel modules", names=MODULES)
+        path = "/etc/sysctl.d/90-kubernetes.conf"
+        written = file.content(
+            name="Write kernel settings",
+            dest=path, content="".join(f"{key} = {value}\n" for key, value in SYSCTL.items()),
+        )  # fmt: skip
+        kernel.sysctl(name="Apply kernel settings", wanted=SYSCTL, path=path, written_by=written)
+    server.hostname(name="Set the host name", hostname=me.name)
+    names = {each.name: str(each.address) for each in topology.nodes}
+    hosts.entries(name="Name every node in /etc/hosts", names=names)
+    if settings.time_sync == "chrony":
+        plan.packages("time", name="Install chrony")
+        configured = file.content(
+            name="Write chrony's configuration", dest=CHRONY, content=plan.template("chrony/chrony.conf.j2")
+        )
+        service.unit(
+            name="Run chrony", unit="chrony.service", restart_on=[configured], config_files=[CHRONY]
+        )
+    plan.barrier("node")
+
+
+plan.run(__name__, node)

@@ -1,0 +1,40 @@
+"""kubeadm, kubelet, kubectl, crictl, CNI plugins, and kubelet's service (guide 3.3).
+
+Hosts: control_plane, worker. Changes: /usr/bin, /opt/cni/bin, kubelet.service. Undo: disable the service and remove
+the files.
+"""
+
+from pyinfra import host
+from pyinfra.api import deploy
+
+from cluster import pieces
+from deploys import plan
+from facts.kubeadm import KubeadmNode
+from operations import bundle, file, service
+
+UNIT = "/etc/systemd/system/kubelet.service"
+DROP_IN = f"{UNIT}.d/10-kubeadm.conf"
+
+
+@deploy("Packages")
+def packages() -> None:
+    programs = pieces.programs(plan.lock(), host.groups)
+    if programs:
+        bundle.programs(name="Install kubeadm, kubelet, kubectl and CNI plugins", wanted=programs)
+        files = [
+            file.content(
+                name="Write kubelet's service", dest=UNIT, content=plan.template("kubelet/kubelet.service.j2")
+            ),
+            file.content(
+                name="Write kubeadm's part of it", dest=DROP_IN, content=plan.template("kubelet/10-kubeadm.conf.j2")
+            ),
+        ]
+        # Without a configuration it would only start and fail; `kubeadm init` and `join` start it.
+        joined = host.get_fact(KubeadmNode)["state"] in ("control-plane", "worker")
+        service.unit(
+            name="Enable kubelet", unit="kubelet.service", restart_on=files, config_files=(UNIT, DROP_IN), running=joined
+        )
+    plan.barrier("packages")
+
+
+plan.run(__name__, packages)

@@ -1,0 +1,39 @@
+"""Names of all nodes in /etc/hosts: a closed network may have no DNS (guide 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pyinfra import host
+from pyinfra.api import StringCommand, operation
+
+from facts.file import FileState
+from operations import file
+
+BEGIN, END = "# BEGIN pyinfra-kubeadm", "# END pyinfra-kubeadm"
+
+
+def merged(old: str, names: Mapping[str, str]) -> str:
+    """The file's text with our block in place of the one that was there, or at its end."""
+    lines = old.splitlines()
+    block = [BEGIN, *(f"{address} {name}" for name, address in names.items()), END]
+    if BEGIN in lines and END in lines[lines.index(BEGIN) :]:
+        first = lines.index(BEGIN)
+        last = lines.index(END, first)
+        lines[first : last + 1] = block
+    else:
+        lines += block
+    return "\n".join(lines) + "\n"
+
+
+@operation()
+def entries(names: Mapping[str, str], path: str = "/etc/hosts") -> Iterator[StringCommand]:
+    """
+    Keep a block of names and addresses in /etc/hosts; what others wrote there stays.
+
+    + names: host name -> address
+    + path: the file
+    """
+    current = host.get_fact(FileState, path=path)
+    old = (current["content"] if current else None) or "127.0.0.1 localhost\n"
+    yield from file.content._inner(dest=path, content=merged(old, names))

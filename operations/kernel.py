@@ -1,0 +1,54 @@
+"""Kernel modules and settings, live and at the next boot (guide 3.1)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from pyinfra import host
+from pyinfra.api import OperationError, OperationMeta, StringCommand, operation
+
+from facts.kernel import KernelModules, Sysctl
+
+
+@operation()
+def modules(names: Sequence[str]) -> Iterator[StringCommand]:
+    """
+    Have these modules in the running kernel. One that is compiled in needs nothing.
+
+    + names: module names
+    """
+    state = host.get_fact(KernelModules, names=tuple(names))
+    absent = [name for name, found in state.items() if found == "absent"]
+    if absent:
+        raise OperationError(
+            f"{host.name}: the kernel has no module {', '.join(absent)}, neither loadable nor compiled in. "
+            "Install the kernel's modules (on Debian, linux-image) and run again."
+        )
+    wanted = [name for name, found in state.items() if found == "available"]
+    if not wanted:
+        host.noop(f"{', '.join(state)} are loaded or compiled in")
+        return
+    if not host.state.is_executing:
+        host.log(f"Will load kernel modules {', '.join(wanted)}")
+    yield StringCommand(f"modprobe -a {shlex.join(wanted)}")
+
+
+@operation()
+def sysctl(wanted: Mapping[str, str], path: str, written_by: OperationMeta) -> Iterator[StringCommand]:
+    """
+    Have these live values, from a file that is already written.
+
+    + wanted: key -> value
+    + path: the file in /etc/sysctl.d that holds them
+    + written_by: the operation that writes it
+    """
+    live = host.get_fact(Sysctl, keys=tuple(wanted))
+    differing = {key: value for key, value in wanted.items() if live.get(key) != value}
+    if not differing and not written_by.will_change:
+        host.noop(f"{len(wanted)} kernel settings have their values")
+        return
+    if not host.state.is_executing:
+        for key, value in differing.items():
+            host.log(f"Will set {key} = {value} (now {live.get(key) or 'unknown'})")
+    yield StringCommand(f"sysctl -q -p {shlex.quote(path)}")
