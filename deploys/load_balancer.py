@@ -13,6 +13,7 @@ from operations import file, pki, service
 
 CA = "/etc/haproxy/kubernetes-ca.crt"
 HAPROXY = "/etc/haproxy/haproxy.cfg"
+DROP_IN = "/etc/systemd/system/haproxy.service.d/keepalived.conf"
 CHECK = "/etc/keepalived/check-api"
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
 HELD = ("haproxy", "keepalived")
@@ -38,9 +39,12 @@ def haproxy() -> None:
     written = file.content(
         name="Write HAProxy's configuration", dest=HAPROXY, content=text, validate="haproxy -c -q -f {}"
     )
+    told = file.content(
+        name="Have systemd tell Keepalived of HAProxy", dest=DROP_IN, content=plan.template("haproxy/keepalived.conf.j2")
+    )
     service.unit(
         name="Run HAProxy",
-        unit="haproxy.service", restart_on=[trusted, written], config_files=[CA, HAPROXY], reload=True,
+        unit="haproxy.service", restart_on=[trusted, written, told], config_files=[CA, HAPROXY, DROP_IN],
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory
-from pyinfra.api import OperationMeta, operation
+from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock
 from cluster.lock import Lock

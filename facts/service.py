@@ -30,10 +30,10 @@ class Unit(FactBase[UnitState]):
     def default() -> UnitState:
         return UnitState(load="not-found", active="inactive", enabled="", stale=False)
 
-    def command(self, name: str, files: tuple[str, ...] = ()) -> str:
-        unit = shlex.quote(name)
+    def command(self, unit: str, files: tuple[str, ...] = ()) -> str:
+        quoted = shlex.quote(unit)
         times = f"stat -Lc 'changed=%Z' {shlex.join(files)} 2>/dev/null; " if files else ""
-        show = f"systemctl show {unit} --timestamp=unix -p LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp"
+        show = f"systemctl show {quoted} --timestamp=unix -p LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp"
         return f"{show} 2>/dev/null; {times}true"
 
     def process(self, output: list[str]) -> UnitState:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab import cgroup, layout, machine, network, root
-from lab.layout import DEFAULT, LabError, NODES, Node, SSH, STATE
+from lab.layout import DEFAULT, NODES, SSH, STATE, LabError, Node
 from lab.shell import run, say
 
 APT_PACKAGES = (

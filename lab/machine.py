@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from lab import cgroup, network
-from lab.layout import LabError, Node, SSH, USER
+from lab.layout import SSH, USER, LabError, Node
 from lab.shell import run
 
 NSPAWN = (

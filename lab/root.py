@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from lab.layout import CACHE, LabError, USER
+from lab.layout import CACHE, USER, LabError
 from lab.shell import run, say
 
 SUITE = "bookworm"

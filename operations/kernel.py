@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from pyinfra import host
-from pyinfra.api import OperationError, OperationMeta, StringCommand, operation
+from pyinfra.api import OperationError, StringCommand, operation
+from pyinfra.api.operation import OperationMeta
 
 from facts.kernel import KernelModules, Sysctl
+from operations.change import any_changes
 
 
 @operation()
@@ -45,7 +47,7 @@ def sysctl(wanted: Mapping[str, str], path: str, written_by: OperationMeta) -> I
     """
     live = host.get_fact(Sysctl, keys=tuple(wanted))
     differing = {key: value for key, value in wanted.items() if live.get(key) != value}
-    if not differing and not written_by.will_change:
+    if not differing and not any_changes([written_by]):
         host.noop(f"{len(wanted)} kernel settings have their values")
         return
     if not host.state.is_executing:

@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Iterator
 
 from pyinfra import host
-from pyinfra.api import OperationMeta, StringCommand, operation
+from pyinfra.api import StringCommand, operation
+from pyinfra.api.operation import OperationMeta
 
 from facts.kubernetes import Manifest
+from operations.change import any_changes
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 
@@ -23,7 +25,7 @@ def apply(path: str, written_by: OperationMeta, wait_for: str, seconds: int = 18
     + wait_for: object that shows it works, such as "-n kube-flannel daemonset/kube-flannel-ds"
     + seconds: how long to wait for it
     """
-    if not written_by.will_change and host.get_fact(Manifest, path=path) == "applied":
+    if not any_changes([written_by]) and host.get_fact(Manifest, path=path) == "applied":
         host.noop(f"{path} is what the cluster has")
         return
     yield StringCommand(

@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from pyinfra import host
-from pyinfra.api import OperationMeta, operation
+from pyinfra.api import operation
+from pyinfra.api.operation import OperationMeta
 
 from facts.service import Unit, UnitState
+from operations.change import any_changes
 
 
 def actions(state: UnitState, changed: bool, enabled: bool, running: bool, action: str) -> list[str]:
@@ -42,8 +44,8 @@ def unit(
     + running: run now
     + reload: `systemctl reload-or-restart` in place of `restart`
     """
-    state = host.get_fact(Unit, name=unit, files=tuple(config_files))
-    changed = any(meta.will_change for meta in restart_on)
+    state = host.get_fact(Unit, unit=unit, files=tuple(config_files))
+    changed = any_changes(restart_on)
     verbs = actions(state, changed, enabled, running, "reload-or-restart" if reload else "restart")
     if not verbs and not changed:
         host.noop(f"{unit} is enabled and runs with its present configuration")

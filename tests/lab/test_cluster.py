@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-
-from tests.lab.conftest import ROOT, Run
 
 SSH = ["ssh", "-F", "/var/lib/pyinfra-kubeadm-lab/ssh_config"]
 NODES = ("lb1", "lb2", "cp1", "cp2", "cp3", "w1")
