@@ -69,11 +69,11 @@ def bootstrap() -> None:
 if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
     bootstrap()
 
-from invoke import Collection, Context, Exit, Program, task  # noqa: E402
+from invoke import Collection, Context, Exit, Program, task
 
-import bundle.build  # noqa: E402
-import bundle.verify  # noqa: E402
-import lab.lab  # noqa: E402
+import bundle.build
+import bundle.verify
+import lab.lab
 
 BUNDLE = ROOT / "dist" / "bundle"
 

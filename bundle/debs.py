@@ -23,7 +23,9 @@ NEEDLESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/inf
 
 def _mmdebstrap(release: Release, include: list[tuple[str, ...]], target: Path | str, *flags: str) -> None:
     if not KEYRING.exists():
-        raise BuildError(f"{KEYRING} is missing; install debian-archive-keyring, which Debian's packages are checked by")
+        raise BuildError(
+            f"{KEYRING} is missing; install debian-archive-keyring, which Debian's packages are checked by"
+        )
     names = [f"--include={','.join(group)}" for group in include]
     run("mmdebstrap", "--mode=root", "--variant=extract", f"--keyring={KEYRING}", *names, *flags, release.suite, target)
 

@@ -115,9 +115,7 @@ def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> No
         shutil.rmtree(workspace)
 
 
-def _compile(
-    command: list[str], cwd: Path, env: dict[str, str], program: str, total: int, report: Report
-) -> None:
+def _compile(command: list[str], cwd: Path, env: dict[str, str], program: str, total: int, report: Report) -> None:
     """Run `go build -v`, which names each package as it is compiled, and report how far it is."""
     done, last = 0, deque[str](maxlen=40)
     report(f"{program}")

@@ -25,7 +25,7 @@ Descriptor = dict[str, Any]
 class _Hashed(io.RawIOBase):
     """A file that is hashed as it is written."""
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: BinaryIO | gzip.GzipFile) -> None:
         self.target, self.sha256, self.size = target, hashlib.sha256(), 0
 
     def writable(self) -> bool:
@@ -53,7 +53,7 @@ class Layout:
         with beside.open("wb") as raw:
             packed = _Hashed(raw)
             with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0, compresslevel=6) as zipped:
-                plain = _Hashed(zipped)  # type: ignore[arg-type]
+                plain = _Hashed(zipped)
                 with tarfile.open(fileobj=plain, mode="w|", format=tarfile.PAX_FORMAT) as archive:
                     for path, name in _entries(files, tree):
                         _add(archive, path, name)

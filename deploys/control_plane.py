@@ -19,9 +19,7 @@ def control_plane() -> None:
     settings, topology, node = plan.settings(), plan.topology(), plan.me()
     first, *others = topology.control_planes
     if node == first:
-        kubeadm.init(
-            name=f"Initialise the cluster on {first.name}", settings=settings, topology=topology, node=node
-        )
+        kubeadm.init(name=f"Initialise the cluster on {first.name}", settings=settings, topology=topology, node=node)
     plan.barrier("kubeadm init")
     # One at a time: etcd takes one learner at once, and the barrier keeps every host in step.
     for each in host.loop(others):

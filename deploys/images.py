@@ -16,11 +16,7 @@ def images() -> None:
     wanted = pieces.images(plan.lock(), host.groups)
     if wanted:
         digests = {image.digest for image in wanted}
-        sizes = {
-            digest: file.size
-            for file in plan.lock().files
-            if (digest := f"sha256:{file.sha256}") in digests
-        }
+        sizes = {digest: file.size for file in plan.lock().files if (digest := f"sha256:{file.sha256}") in digests}
         containerd.images(name="Import images", wanted=wanted, sizes=sizes)
     plan.barrier("images")
 

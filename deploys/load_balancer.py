@@ -40,7 +40,9 @@ def haproxy() -> None:
         name="Write HAProxy's configuration", dest=HAPROXY, content=text, validate="haproxy -c -q -f {}"
     )
     told = file.content(
-        name="Have systemd tell Keepalived of HAProxy", dest=DROP_IN, content=plan.template("haproxy/keepalived.conf.j2")
+        name="Have systemd tell Keepalived of HAProxy",
+        dest=DROP_IN,
+        content=plan.template("haproxy/keepalived.conf.j2"),
     )
     service.unit(
         name="Run HAProxy",
@@ -52,7 +54,10 @@ def keepalived() -> None:
     topology, me = plan.topology(), plan.me()
     peers = [each for each in topology.load_balancers if each != me]
     check = file.content(
-        name="Write Keepalived's check", dest=CHECK, mode="755", content=plan.template("keepalived/check-api.j2", ca_file=CA)
+        name="Write Keepalived's check",
+        dest=CHECK,
+        mode="755",
+        content=plan.template("keepalived/check-api.j2", ca_file=CA),
     )
     text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface())
     written = file.content(

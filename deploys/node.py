@@ -47,9 +47,7 @@ def node() -> None:
         configured = file.content(
             name="Write chrony's configuration", dest=CHRONY, content=plan.template("chrony/chrony.conf.j2")
         )
-        service.unit(
-            name="Run chrony", unit="chrony.service", restart_on=[configured], config_files=[CHRONY]
-        )
+        service.unit(name="Run chrony", unit="chrony.service", restart_on=[configured], config_files=[CHRONY])
     plan.barrier("node")
 
 

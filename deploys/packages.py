@@ -32,7 +32,11 @@ def packages() -> None:
         # Without a configuration it would only start and fail; `kubeadm init` and `join` start it.
         joined = host.get_fact(KubeadmNode)["state"] in ("control-plane", "worker")
         service.unit(
-            name="Enable kubelet", unit="kubelet.service", restart_on=files, config_files=(UNIT, DROP_IN), running=joined
+            name="Enable kubelet",
+            unit="kubelet.service",
+            restart_on=files,
+            config_files=(UNIT, DROP_IN),
+            running=joined,
         )
     plan.barrier("packages")
 

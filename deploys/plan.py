@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -58,9 +58,7 @@ def node_of(name: str) -> Node:
 
 def topology() -> Topology:
     """All hosts of the inventory by role, `--limit` or not."""
-    groups = {
-        name: tuple(node_of(member.name) for member in inventory.groups.get(name, ())) for name in GROUPS
-    }
+    groups = {name: tuple(node_of(member.name) for member in inventory.groups.get(name, ())) for name in GROUPS}
     return Topology(
         control_planes=groups["control_plane"],
         workers=groups["worker"],
@@ -111,7 +109,7 @@ def me() -> Node:
 
 
 @operation(is_idempotent=True)
-def _barrier() -> Iterator[str]:
+def _barrier() -> Generator[str, None, None]:
     host.noop("every host has come this far")
     return
     yield

@@ -25,9 +25,7 @@ def runtime() -> None:
         file.content(
             name="Write crictl's configuration", dest="/etc/crictl.yaml", content=plan.template("crictl/crictl.yaml.j2")
         )
-        service.unit(
-            name="Run containerd", unit="containerd.service", restart_on=[configured], config_files=[CONFIG]
-        )
+        service.unit(name="Run containerd", unit="containerd.service", restart_on=[configured], config_files=[CONFIG])
     plan.barrier("runtime")
 
 

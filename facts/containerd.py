@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 from pyinfra.api import FactBase
 
+State = Literal["absent", "unreachable", "running"]
+
 
 class ImagesState(TypedDict):
-    state: Literal["absent", "unreachable", "running"]
+    state: State
     images: dict[str, str]
 
 
@@ -39,4 +41,4 @@ class Images(FactBase[ImagesState]):
             raise ValueError(f"not an answer of this fact: {state!r}")
         rows = [line.split() for line in output[1:]]
         images = {row[0]: row[1] for row in rows if len(row) == 2}
-        return ImagesState(state=state, images=images)  # type: ignore[typeddict-item]
+        return ImagesState(state=cast("State", state), images=images)

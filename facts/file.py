@@ -49,6 +49,4 @@ class FileState(FactBase[File | None]):
             content = data.decode()
         except UnicodeDecodeError:
             content = None
-        return File(
-            sha256=hashlib.sha256(data).hexdigest(), mode=mode, user=user, group=group, content=content
-        )
+        return File(sha256=hashlib.sha256(data).hexdigest(), mode=mode, user=user, group=group, content=content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Literal
+from typing import Literal, cast
 
 from pyinfra.api import FactBase
 
@@ -30,13 +30,13 @@ class KernelModules(FactBase[dict[str, Module]]):
             f"for m in {shlex.join(name.replace('-', '_') for name in names)}; do "
             'if grep -q "^$m " /proc/modules; then echo "$m loaded"; '
             'elif test -d /sys/module/$m || grep -qw "$m" /proc/filesystems '
-            '|| { test $m = br_netfilter && test -d /proc/sys/net/bridge; } '
+            "|| { test $m = br_netfilter && test -d /proc/sys/net/bridge; } "
             '|| grep -qs "/$m\\.ko" /lib/modules/$(uname -r)/modules.builtin; then echo "$m builtin"; '
             'elif modinfo $m >/dev/null 2>&1; then echo "$m available"; else echo "$m absent"; fi; done'
         )
 
     def process(self, output: list[str]) -> dict[str, Module]:
-        return dict(line.split() for line in output)  # type: ignore[arg-type, misc]
+        return cast("dict[str, Module]", dict(line.split() for line in output))
 
 
 class Sysctl(FactBase[dict[str, str | None]]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from pyinfra.api import FactBase
 
@@ -81,8 +81,11 @@ class MemberNode(TypedDict):
     roles: list[str]
 
 
+Initialised = Literal["initialised", "not-initialised", "unreachable", "none"]
+
+
 class ClusterState(TypedDict):
-    state: Literal["initialised", "not-initialised", "unreachable", "none"]
+    state: Initialised
     nodes: dict[str, MemberNode]
 
 
@@ -116,7 +119,8 @@ class ClusterConfig(FactBase[ClusterState]):
             raise ValueError(f"not an answer of this fact: {state!r}")
         body = "\n".join(output[1:]).strip()
         items: list[dict[str, Any]] = json.loads(body)["items"] if body else []
-        return ClusterState(state=state, nodes={i["metadata"]["name"]: _node(i) for i in items})  # type: ignore[typeddict-item]
+        nodes = {item["metadata"]["name"]: _node(item) for item in items}
+        return ClusterState(state=cast("Initialised", state), nodes=nodes)
 
 
 def _node(item: dict[str, Any]) -> MemberNode:

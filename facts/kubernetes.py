@@ -24,11 +24,13 @@ class Manifest(FactBase[Applied]):
 
     def command(self, path: str) -> str:
         return (
-            f"test -e {shlex.quote(path)} || {{ echo absent; exit; }}; kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s "
+            f"test -e {shlex.quote(path)} || {{ echo absent; exit; }}; "
+            "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s "
             f"diff --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {shlex.quote(path)} "
             ">/dev/null 2>&1; echo $?"
         )
 
     def process(self, output: list[str]) -> Applied:
         code = output[-1].strip()
-        return {"0": "applied", "1": "differs"}.get(code, "unknown")  # type: ignore[return-value]
+        known: dict[str, Applied] = {"0": "applied", "1": "differs"}
+        return known.get(code, "unknown")

@@ -35,7 +35,7 @@ class Swap(FactBase[SwapState]):
             "grep -E '^[[:space:]]*[^#[:space:]]+[[:space:]]+[^[:space:]]+[[:space:]]+swap([[:space:]]|$)' "
             "/etc/fstab 2>/dev/null | sed 's/^/fstab /'; "
             "systemctl list-unit-files --type=swap --no-legend --plain 2>/dev/null "
-            "| awk '$2 != \"masked\" && $2 != \"generated\" {print \"unit \" $1}'; "
+            '| awk \'$2 != "masked" && $2 != "generated" {print "unit " $1}\'; '
             "for f in /etc/systemd/zram-generator.conf /usr/lib/systemd/zram-generator.conf; do "
             "if test -s $f; then echo zram $f; break; fi; done; true"
         )

@@ -55,7 +55,9 @@ def up(names: Sequence[str] = DEFAULT) -> None:
             if not machine.running(node):
                 say(f"starting {node.name} ({node.address})")
             machine.start(node, shared)
-        layout.write(nodes, {"cgroup": cgroup.version(), "restricted": not _may_lower_oom_scores(), "root": str(shared)})
+        layout.write(
+            nodes, {"cgroup": cgroup.version(), "restricted": not _may_lower_oom_scores(), "root": str(shared)}
+        )
         for node in nodes:
             machine.wait(node)
     say(f"{len(nodes)} nodes are up; `ssh -F {STATE}/ssh_config {nodes[0].name}` logs in to one")

@@ -7,7 +7,7 @@ import posixpath
 import shlex
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -48,15 +48,15 @@ def unpack_script(uploaded: str, target: str, size: int) -> str:
         f"umask 022; mkdir -p {target} && s=$(mktemp -d {target}.XXXXXXXX) && "
         f"trap 'rm -rf \"$s\" {uploaded}' EXIT && "
         f"free=$(df -Pk {target} | awk 'NR == 2 {{print $4}}') && "
-        f"{{ test \"$free\" -gt {size // 1024} || {{ "
-        f"echo \"{target}: $free KiB free, {size // 1024} needed. Make room and run again.\" >&2; exit 1; }}; }} && "
+        f'{{ test "$free" -gt {size // 1024} || {{ '
+        f'echo "{target}: $free KiB free, {size // 1024} needed. Make room and run again." >&2; exit 1; }}; }} && '
         f'tar -x --no-same-owner -f {uploaded} -C "$s" && cd "$s" && sha256sum --quiet -c - && '
         f"find . -type d -exec mkdir -p {target}/{{}} \\; && find . -type f -exec mv -f {{}} {target}/{{}} \\;"
     )
 
 
 @operation()
-def pieces(source: str, files: Sequence[File]) -> Iterator[FileUploadCommand | StringCommand]:
+def pieces(source: str, files: Sequence[File]) -> Generator[FileUploadCommand | StringCommand, None, None]:
     """
     Carry those pieces of the bundle that the node does not have, and check each on arrival.
 
@@ -81,7 +81,7 @@ def pieces(source: str, files: Sequence[File]) -> Iterator[FileUploadCommand | S
 
 
 @operation()
-def programs(wanted: Mapping[str, File]) -> Iterator[StringCommand]:
+def programs(wanted: Mapping[str, File]) -> Generator[StringCommand, None, None]:
     """
     Install programs from the pieces on the node, each beside the old one and renamed over it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
@@ -40,7 +40,7 @@ def import_script(images: Sequence[Image], seconds: int) -> str:
     blobs = sorted({f"blobs/{blob.replace(':', '/')}" for image in images for blob in image.blobs})
     layout = shlex.quote(posixpath.join(NODE_DIRECTORY, "images"))
     return (
-        "d=$(mktemp -d) && trap 'rm -rf \"$d\"' EXIT && cat > \"$d/index.json\" && "
+        'd=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && cat > "$d/index.json" && '
         'echo \'{"imageLayoutVersion":"1.0.0"}\' > "$d/oci-layout" && '
         f'tar -c -C "$d" oci-layout index.json -C {layout} {shlex.join(blobs)} '
         f"| timeout {seconds} ctr -n k8s.io images import - >/dev/null"
@@ -48,7 +48,7 @@ def import_script(images: Sequence[Image], seconds: int) -> str:
 
 
 @operation()
-def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -> Iterator[StringCommand]:
+def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -> Generator[StringCommand, None, None]:
     """
     Import the images that containerd does not have, by name and digest.
 

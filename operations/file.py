@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from pyinfra import host, logger
 from pyinfra.api import OperationValueError, StringCommand, operation
@@ -65,7 +65,7 @@ def content(
     group: str = "root",
     validate: str | None = None,
     secret: bool = False,
-) -> Iterator[StringCommand]:
+) -> Generator[StringCommand, None, None]:
     """
     Make a file hold exactly this text, atomically.
 
@@ -92,7 +92,7 @@ def content(
 
 
 @operation()
-def absent(path: str) -> Iterator[StringCommand]:
+def absent(path: str) -> Generator[StringCommand, None, None]:
     """
     Remove one file.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
@@ -27,7 +27,7 @@ def merged(old: str, names: Mapping[str, str]) -> str:
 
 
 @operation()
-def entries(names: Mapping[str, str], path: str = "/etc/hosts") -> Iterator[StringCommand]:
+def entries(names: Mapping[str, str], path: str = "/etc/hosts") -> Generator[StringCommand, None, None]:
     """
     Keep a block of names and addresses in /etc/hosts; what others wrote there stays.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
@@ -14,7 +14,7 @@ from operations.change import any_changes
 
 
 @operation()
-def modules(names: Sequence[str]) -> Iterator[StringCommand]:
+def modules(names: Sequence[str]) -> Generator[StringCommand, None, None]:
     """
     Have these modules in the running kernel. One that is compiled in needs nothing.
 
@@ -37,7 +37,7 @@ def modules(names: Sequence[str]) -> Iterator[StringCommand]:
 
 
 @operation()
-def sysctl(wanted: Mapping[str, str], path: str, written_by: OperationMeta) -> Iterator[StringCommand]:
+def sysctl(wanted: Mapping[str, str], path: str, written_by: OperationMeta) -> Generator[StringCommand, None, None]:
     """
     Have these live values, from a file that is already written.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cache
 from typing import Literal
 
@@ -38,8 +38,8 @@ RESUME += "Port-6443,Port-10259,Port-10257,Port-10250,Port-2379,Port-2380,DirAva
 @cache
 def bootstrap_token() -> str:
     """This run's token in kubeadm's form, `[a-z0-9]{6}.[a-z0-9]{16}`."""
-    pick = lambda count: "".join(secrets.choice(ALPHABET) for _ in range(count))  # noqa: E731
-    return f"{pick(6)}.{pick(16)}"
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(22))
+    return f"{letters[:6]}.{letters[6:]}"
 
 
 @cache
@@ -76,7 +76,7 @@ def members(topology: Topology) -> list[str]:
 
 
 @operation()
-def init(settings: Settings, topology: Topology, node: Node) -> Iterator[StringCommand]:
+def init(settings: Settings, topology: Topology, node: Node) -> Generator[StringCommand, None, None]:
     """
     Initialise the cluster on its first control plane, or finish an `init` that was interrupted.
 
@@ -128,9 +128,7 @@ def issue_credentials(settings: Settings, topology: Topology, seed: Node, contro
             _issued.add("token")
         if control_plane and "certificates" not in _issued:
             documents = init_documents(settings, topology, seed, bootstrap_token(), certificate_key())
-            upload = with_config(
-                "kubeadm init phase upload-certs --upload-certs --skip-certificate-key-print", 60
-            )
+            upload = with_config("kubeadm init phase upload-certs --upload-certs --skip-certificate-key-print", 60)
             remote.on(seed.name, upload, documents, "uploading the control plane certificates")
             _issued.add("certificates")
 
@@ -150,7 +148,9 @@ def forget(seed: Node, node: Node) -> None:
 
 
 @operation()
-def join(settings: Settings, topology: Topology, node: Node, control_plane: bool) -> Iterator[StringCommand]:
+def join(
+    settings: Settings, topology: Topology, node: Node, control_plane: bool
+) -> Generator[StringCommand, None, None]:
     """
     Join this host to the cluster; a join that was interrupted is cleaned up and done again.
 
@@ -187,6 +187,8 @@ def join(settings: Settings, topology: Topology, node: Node, control_plane: bool
             forget(seed, node)
         issue_credentials(settings, topology, seed, control_plane)
         ca_hash = inventory.get_host(seed.name).get_fact(KubeadmNode)["ca_cert_hash"]
+        if ca_hash is None:
+            raise OperationError(f"{seed.name}: /etc/kubernetes/pki/ca.crt cannot be read, so {node.name} cannot join.")
         key = certificate_key() if control_plane else None
         documents = join_documents(settings, node, bootstrap_token(), ca_hash, key)
     ignored = settings.ignore_preflight_errors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
@@ -16,7 +16,9 @@ KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 
 
 @operation()
-def apply(path: str, written_by: OperationMeta, wait_for: str, seconds: int = 180) -> Iterator[StringCommand]:
+def apply(
+    path: str, written_by: OperationMeta, wait_for: str, seconds: int = 180
+) -> Generator[StringCommand, None, None]:
     """
     Apply a manifest on the node by server-side apply, and wait for one object to roll out.
 
@@ -33,5 +35,6 @@ def apply(path: str, written_by: OperationMeta, wait_for: str, seconds: int = 18
     )
     yield StringCommand(
         f"{KUBECTL} rollout status --timeout={seconds}s {wait_for} || "
-        f"{{ {KUBECTL} get pods -A -o wide >&2; {KUBECTL} get events -A --sort-by=.lastTimestamp | tail -n 20 >&2; exit 1; }}"
+        f"{{ {KUBECTL} get pods -A -o wide >&2; "
+        f"{KUBECTL} get events -A --sort-by=.lastTimestamp | tail -n 20 >&2; exit 1; }}"
     )

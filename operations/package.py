@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
@@ -50,7 +50,7 @@ def lacking(
 @operation()
 def packages(
     names: Sequence[str], versions: Mapping[str, str], release: str, hold: Sequence[str] = ()
-) -> Iterator[StringCommand]:
+) -> Generator[StringCommand, None, None]:
     """
     Install packages and what they need; hold those whose version matters to the cluster.
 

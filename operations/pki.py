@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from pyinfra import host, inventory
@@ -24,7 +24,7 @@ ADMIN = "/etc/kubernetes/admin.conf"
 
 
 @operation()
-def authority(settings: Settings, topology: Topology) -> Iterator[StringCommand]:
+def authority(settings: Settings, topology: Topology) -> Generator[StringCommand, None, None]:
     """
     Make the cluster's CA before `kubeadm init` does, which then uses it; a CA that is there is never replaced.
 
@@ -37,12 +37,13 @@ def authority(settings: Settings, topology: Topology) -> Iterator[StringCommand]
     # A key without its certificate is what a killed run leaves; nothing was ever signed by it.
     clean = f"test -e {CA} || rm -f /etc/kubernetes/pki/ca.key; "
     yield StringCommand(
-        clean + with_config("kubeadm init phase certs ca", 60) + " >/dev/null", _stdin=cluster_document(settings, topology)
+        clean + with_config("kubeadm init phase certs ca", 60) + " >/dev/null",
+        _stdin=cluster_document(settings, topology),
     )
 
 
 @operation()
-def trust(dest: str, topology: Topology) -> Iterator[StringCommand]:
+def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]:
     """
     Have the cluster's CA certificate on a host that is not a node. Before there is one, a plan says that it is
     known later.
@@ -71,7 +72,7 @@ def keep(path: Path, text: str) -> None:
 
 
 @operation()
-def kubeconfig(dest: str) -> Iterator[FunctionCommand]:
+def kubeconfig(dest: str) -> Generator[FunctionCommand, None, None]:
     """
     Keep the administrator's kubeconfig on the control machine, 0600.
 

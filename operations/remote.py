@@ -17,9 +17,7 @@ def on(name: str, script: str, stdin: str | None = None, why: str = "") -> list[
     if not other.connected:
         other.connect(reason=why or "for another host's operation", raise_exceptions=True)
     arguments = {
-        key: value
-        for key, value in (host.current_op_global_arguments or {}).items()
-        if key in CONNECTOR_ARGUMENT_KEYS
+        key: value for key, value in (host.current_op_global_arguments or {}).items() if key in CONNECTOR_ARGUMENT_KEYS
     }
     if stdin is not None:
         arguments["_stdin"] = stdin
@@ -27,4 +25,3 @@ def on(name: str, script: str, stdin: str | None = None, why: str = "") -> list[
     if not ok:
         raise OperationError(f"{name}: {why or 'a command'} failed for {host.name}: {output.stderr[-2000:]}")
     return list(output.stdout_lines)
-

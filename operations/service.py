@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra import host
 from pyinfra.api import operation
@@ -33,7 +33,7 @@ def unit(
     enabled: bool = True,
     running: bool = True,
     reload: bool = False,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """
     Enable a unit, keep it running, and restart it when what it reads has changed.
 
@@ -56,4 +56,5 @@ def unit(
         if verb == "enable":
             yield f"systemctl enable {quoted}"
         else:
-            yield f"timeout 90 systemctl {verb} {quoted} || {{ systemctl status -n 20 --no-pager {quoted} >&2; exit 1; }}"
+            why = f"systemctl status -n 20 --no-pager {quoted} >&2; exit 1"
+            yield f"timeout 90 systemctl {verb} {quoted} || {{ {why}; }}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
@@ -13,13 +13,14 @@ from facts.swap import Swap
 # Comments out every line of fstab whose type is swap; beside and renamed, so that a cut never halves fstab.
 FSTAB = (
     "cp -p /etc/fstab /etc/fstab.new && sed -E -i "
-    r"'s|^([[:space:]]*[^#[:space:]]+[[:space:]]+[^[:space:]]+[[:space:]]+swap([[:space:]].*)?)$|# off for Kubernetes: \1|' "
+    r"'s|^([[:space:]]*[^#[:space:]]+[[:space:]]+[^[:space:]]+[[:space:]]+swap([[:space:]].*)?)$"
+    r"|# off for Kubernetes: \1|' "
     "/etc/fstab.new && mv -fT /etc/fstab.new /etc/fstab"
 )
 
 
 @operation()
-def off() -> Iterator[StringCommand]:
+def off() -> Generator[StringCommand, None, None]:
     """Turn swap off and remove what would turn it on again: fstab lines, swap units, the zram generator."""
     state = host.get_fact(Swap)
     if state == Swap.default():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -13,8 +13,8 @@ from pyinfra.api import StringCommand, operation
 
 from cluster.settings import Settings
 from cluster.topology import Topology
-from facts.etcd import Members
-from facts.haproxy import Backends
+from facts.etcd import Members, MembersState
+from facts.haproxy import Backends, BackendsState
 from operations import remote, workload
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s"
@@ -51,7 +51,7 @@ def pods_not_running(pods: dict[str, Any]) -> list[str]:
     return findings
 
 
-def etcd_unhealthy(state: dict[str, Any], wanted: list[str]) -> list[str]:
+def etcd_unhealthy(state: MembersState, wanted: list[str]) -> list[str]:
     """Findings from the fact `Members`: missing, unhealthy or learning members."""
     found = {member["name"]: member for member in state["members"]}
     findings = [f"etcd member {name} is missing" for name in wanted if name not in found]
@@ -64,7 +64,7 @@ def etcd_unhealthy(state: dict[str, Any], wanted: list[str]) -> list[str]:
     return findings
 
 
-def backends_down(name: str, state: dict[str, Any], wanted: int) -> list[str]:
+def backends_down(name: str, state: BackendsState, wanted: int) -> list[str]:
     """Findings from the fact `Backends` of one load balancer."""
     if state["state"] != "running":
         return [f"{name}: HAProxy is {state['state']}"]
@@ -98,7 +98,9 @@ def findings(settings: Settings, topology: Topology) -> list[str]:
 
 
 @operation()
-def healthy(settings: Settings, topology: Topology, image: str, seconds: int = 180) -> Iterator[StringCommand]:
+def healthy(
+    settings: Settings, topology: Topology, image: str, seconds: int = 180
+) -> Generator[StringCommand, None, None]:
     """
     Assert that the whole cluster works; fail with everything that does not after some time.
 
