@@ -72,17 +72,48 @@ if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
 from invoke import Collection, Context, Exit, Program, task
 
 import bundle.build
+import bundle.command
 import bundle.verify
+import cluster.settings
 import lab.lab
+import lab.layout
 
 BUNDLE = ROOT / "dist" / "bundle"
 
 
-def pyinfra(c: Context, inventory: str, deploy: str, *flags: str) -> None:
+LAB = "inventories/lab.py"
+KUBECTL = BUNDLE / "bin" / "kubectl"
+KUBECONFIG = ROOT / "secrets" / "lab" / "admin.conf"
+
+
+def run(*words: str | Path) -> str:
+    """Run a program of the environment, show what it prints as it comes, and return it. Stops when it fails."""
+    shown = " ".join(str(word).removeprefix(f"{VENV}/bin/").removeprefix(f"{ROOT}/") for word in words)
+    say(shown)
+    lines = []
+    environment = {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise Exit(f"error: `{shown}` exited with {process.returncode}; what it printed is above", code=1)
+    return "".join(lines)
+
+
+def pyinfra(inventory: str, deploy: str, *flags: str) -> str:
     """Run pyinfra as a user would, from the root of the project."""
-    command = f"{VENV}/bin/pyinfra {inventory} {deploy} {' '.join(flags)}"
-    say(command.replace(f"{VENV}/bin/", ""))
-    c.run(command, env={"PYINFRA_PROGRESS": "off"})
+    return run(VENV / "bin" / "pyinfra", inventory, deploy, *flags)
+
+
+def changed(output: str) -> int:
+    """How many changes a run has made, from the last line of pyinfra's own table of results."""
+    total = [line for line in output.splitlines() if "Grand total" in line]
+    cells = total[-1].split()[2:] if total else []
+    return int(cells[1]) if len(cells) > 1 and cells[1].isdigit() else 0
 
 
 @task(name="build")
@@ -118,13 +149,13 @@ def lab_down(c: Context) -> None:
 def lab_status(c: Context) -> None:
     """Show the lab's nodes."""
     for row in lab.lab.status():
-        print("  ".join(f"{key}={value}" for key, value in row.items()))
+        print(" ".join(f"{value:14}" for value in row.values()).rstrip())
 
 
 @task(name="shell", positional=["node"])
 def lab_shell(c: Context, node: str) -> None:
     """Open a shell on a node."""
-    lab.lab.shell(node)
+    raise Exit(code=lab.lab.shell(node))
 
 
 @task(name="stop", positional=["node"])
@@ -137,6 +168,12 @@ def lab_stop(c: Context, node: str) -> None:
 def lab_start(c: Context, node: str) -> None:
     """Start a stopped node."""
     lab.lab.start(node)
+
+
+@task(name="replace", positional=["node"])
+def lab_replace(c: Context, node: str) -> None:
+    """Put a machine with an empty disk in a node's place."""
+    lab.lab.replace(node)
 
 
 @task(name="cut", positional=["node"])
@@ -156,41 +193,51 @@ def demo(c: Context) -> None:
     """From nothing to a highly available cluster on this machine: bundle, lab, dry run, deploy, verify."""
     bundle_build(c)
     lab_up(c)
-    pyinfra(c, "inventories/lab.py", "deploys/cluster.py", "--dry", "--diff")
-    pyinfra(c, "inventories/lab.py", "deploys/cluster.py", "-y")
+    pyinfra(LAB, "deploys/cluster.py", "--dry", "--diff")
+    count = changed(pyinfra(LAB, "deploys/cluster.py", "-y"))
+    print()
+    run(KUBECTL, "--kubeconfig", KUBECONFIG, "get", "nodes", "-o", "wide")
+    vip = lab.layout.read()["vip"]
+    say(f"{count} changes made" if count else "0 changes: the cluster was as described already")
+    say(f"API: https://{vip}:6443, the virtual IP of lb1 and lb2")
+    say(f"kubeconfig: {KUBECONFIG.relative_to(ROOT)} (yours alone; try `{KUBECTL.relative_to(ROOT)} --kubeconfig ...`)")
+    say("a node: `python3 tasks.py lab shell cp1`; another run: `python3 tasks.py demo`; all away: `... lab down`")
 
 
 @task
 def check(c: Context) -> None:
     """Lint, types and the direction of imports."""
-    tools = VENV / "bin"
-    for command in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
-        say(command)
-        c.run(f"{tools}/{command}")
+    for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports", "--no-logo"]):
+        run(VENV / "bin" / words[0], *words[1:])
 
 
 @task
 def test(c: Context) -> None:
     """Every check and every test, the lab's included."""
     check(c)
-    say("pytest tests/unit tests/plan")
-    c.run(f"{PYTHON} -m pytest -q tests/unit tests/plan")
+    run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan")
     bundle_build(c)
     lab_down(c)
     lab_up(c)
     try:
-        say("pytest tests/lab")
-        c.run(f"{PYTHON} -m pytest -q tests/lab")
+        run(PYTHON, "-m", "pytest", "-q", "tests/lab")
     finally:
         lab_down(c)
+
+
+@task
+def settings(c: Context) -> None:
+    """Write docs/settings.md anew from the settings' own descriptions."""
+    (ROOT / "docs" / "settings.md").write_text(cluster.settings.markdown())
 
 
 namespace = Collection(
     demo,
     test,
     check,
+    settings,
     Collection("bundle", bundle_build, bundle_verify),
-    Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_stop, lab_start, lab_cut, lab_mend),
+    Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_stop, lab_start, lab_replace, lab_cut, lab_mend),
 )
 
 
@@ -200,7 +247,10 @@ def main() -> None:
     words = sys.argv[1:]
     if len(words) > 1 and words[0] in groups:  # people type `lab up`; invoke's own name for it is `lab.up`
         words[:2] = [".".join(words[:2])]
-    Program(namespace=namespace, name="tasks.py", version="0.1.0").run(["tasks.py", *words])
+    try:
+        Program(namespace=namespace, name="tasks.py", version="0.1.0").run(["tasks.py", *words])
+    except (bundle.command.BuildError, bundle.verify.BundleError, lab.layout.LabError) as error:
+        fail(str(error))
 
 
 if __name__ == "__main__":

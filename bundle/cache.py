@@ -26,7 +26,11 @@ def directory(kind: str, recipe: object, make: Callable[[Path], None]) -> Path:
     beside.mkdir(parents=True)
     try:
         make(beside)
-        beside.rename(path)
+        try:
+            beside.rename(path)
+        except OSError:  # another build has made the same meanwhile
+            if not path.is_dir():
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return path

@@ -33,7 +33,8 @@ def disagreements(catalogue: Catalogue, references: list[str]) -> list[str]:
         for program in catalogue.images[name].files.values():
             module = next((m for m in catalogue.modules.values() if program in m.packages), None)
             # kube-* images are of Kubernetes' own version, which is what was built; agnhost has one of its own.
-            if module and name in catalogue.modules and tag.lstrip("v").partition("-")[0] != module.version.lstrip("v"):
+            same = tag.lstrip("v").partition("-")[0] == (module.version.lstrip("v") if module else "")
+            if module and not same and (name in catalogue.modules or name.startswith("kube-")):
                 found.append(f"{reference}: the catalogue builds {program} {module.version}")
     return found
 

@@ -24,7 +24,7 @@ def check_hardware(
     found: list[tuple[str, str]] = []
     for role, nodes in roles.items():
         cpus, memory = MINIMA[role]
-        for node in nodes:
+        for node in (each for each in nodes if each.name in hardware):
             state = hardware[node.name]
             if state["cpus"] < cpus:
                 found.append(("cpus", f"{node.name}: {state['cpus']} CPU, a {role} needs {cpus}. Add CPUs."))
@@ -46,4 +46,16 @@ def check_hardware(
             if len(names) > 1:
                 what = f"{', '.join(names)}: the same {key} {value}. Kubernetes tells machines apart by it."
                 found.append((key, f"{what} Cloned machines need `systemd-machine-id-setup` or a new UUID."))
+    return _unwaived(found, waived)
+
+
+def check_time(synchronized: Mapping[str, bool | None], waived: Sequence[str]) -> list[str]:
+    """Findings of hosts whose clock nothing keeps; None is a host that cannot tell."""
+    loose = [name for name, kept in synchronized.items() if not kept]
+    what = f"{', '.join(loose)}: the clock is not synchronized. Certificates and etcd's leases need one time."
+    found = [("time", f'{what} Start a time service there, or set `time_sync` to "chrony" and `ntp_servers`.')]
+    return _unwaived(found if loose else [], waived)
+
+
+def _unwaived(found: Sequence[tuple[str, str]], waived: Sequence[str]) -> list[str]:
     return [f"{text} (check: {name})" for name, text in found if name not in waived]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+DnsLabel = Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")]
+DnsName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -22,6 +23,12 @@ class Settings(BaseModel):
     """The settings of one cluster; the names are those of group_data and the inventory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="after")
+    def _time(self) -> Self:
+        if self.time_sync == "chrony" and not self.ntp_servers:
+            raise ValueError('`ntp_servers` must name a time server when time_sync is "chrony"')
+        return self
 
     vip: IPv4Address = Field(description="Virtual IP that Keepalived holds on one load balancer; the API's address.")
     cluster_name: DnsLabel = Field("kubernetes", description="Name in kubeconfigs and of the directory of secrets.")
@@ -58,10 +65,15 @@ class Settings(BaseModel):
         "check", description="`chrony` configures it; `check` only asks that some service keeps the time."
     )
     ntp_servers: tuple[str, ...] = Field((), description="Time servers inside the closed network, for chrony.")
+    verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     waived_checks: tuple[str, ...] = Field((), description="Preflight checks of this project to pass over, by name.")
 
 
 NAMES = tuple(Settings.model_fields)
+# Settings of one host; all others describe the cluster and are the same on every host.
+PER_HOST = frozenset(
+    {"vip_interface", "kubelet_config", "ignore_preflight_errors", "containerd_restrict_oom_score_adj"}
+)
 # What pyinfra and its connectors put beside our settings in a host's data.
 FOREIGN = ("address", "fake_responses", "fake_delay", "fake_delay_jitter")
 PREFIXES = ("_", "ssh_", "docker_", "podman_", "local_", "vagrant_", "terraform_")
@@ -85,6 +97,8 @@ def load(data: Mapping[str, Any]) -> Settings:
 
 
 def _explain(problem: dict[str, Any]) -> str:
+    if not problem["loc"]:  # of several settings together
+        return str(problem["msg"])
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, NAMES, n=1)
@@ -92,6 +106,19 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{name}: must be set. {Settings.model_fields[name].description}"
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, not {problem['input']!r}"
+
+
+def disagreements(by_host: Mapping[str, Settings]) -> list[str]:
+    """Settings of the cluster that hosts do not agree on, one line each."""
+    found = []
+    for name in NAMES:
+        values = {host: getattr(settings, name) for host, settings in by_host.items()}
+        first = next(iter(values.values()), None)
+        others = [f"{value} on {host}" for host, value in values.items() if value != first]
+        if others and name not in PER_HOST:
+            what = f"{name}: is {first} on {next(iter(values))}, but {', '.join(others)}"
+            found.append(f"{what}. It is one for the whole cluster: set it in group_data/all.py.")
+    return found
 
 
 def markdown() -> str:
@@ -102,7 +129,11 @@ def markdown() -> str:
         shown = "required" if field.is_required() else f"`{_plain(default)!r}`"
         rows.append(f"| `{name}` | {shown} | {field.description} |")
     head = "# Settings\n\nFlat names in `group_data/` or the inventory; an unknown one is refused.\n\n"
-    host = "\n\nA host has one of its own: `address`, its IPv4 address in the cluster; unset, `ssh_hostname`.\n"
+    host = (
+        "\n\nA host has `address` of its own: its IPv4 address in the cluster; unset, `ssh_hostname`. "
+        f"It may also have its own {', '.join(f'`{name}`' for name in sorted(PER_HOST))}; all others are one for the "
+        "whole cluster.\n"
+    )
     return head + "\n".join(rows) + host
 
 

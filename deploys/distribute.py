@@ -13,6 +13,7 @@ from operations import bundle
 
 @deploy("Distribute")
 def distribute() -> None:
+    plan.refuse(plan.damage())
     bundle.pieces(
         name="Carry pieces of the bundle",
         source=plan.settings().bundle_dir,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from functools import lru_cache
+from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
-from bundle.verify import BundleError, read_lock
+from bundle.verify import BundleError, read_lock, verify
 from cluster.lock import Lock
-from cluster.settings import Settings, SettingsError, load
+from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
 from operations import package
 
@@ -36,10 +36,10 @@ class InputError(PyinfraError):
     """The inventory, settings or bundle cannot work; nothing was changed on any host."""
 
 
-def settings() -> Settings:
-    """The settings of this host, checked. Raises InputError with every problem."""
+def settings(name: str | None = None) -> Settings:
+    """The settings of this host or the named one, checked. Raises InputError with every problem."""
     try:
-        return load(host.data.dict())
+        return load((inventory.get_host(name) if name else host).data.dict())
     except SettingsError as error:
         raise InputError(str(error)) from None
 
@@ -67,11 +67,34 @@ def topology() -> Topology:
 
 
 def problems() -> list[str]:
-    """Everything wrong with this run's topology, in words."""
-    return check(topology(), settings())
+    """Everything wrong with the inventory, the settings and the lock, in words; asks no host."""
+    mine, known = settings(), topology()
+    found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    if lock().kubernetes_version != mine.kubernetes_version:
+        found.append(
+            f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
+            f"{mine.kubernetes_version}. Build or carry the bundle of that version, or change kubernetes_version."
+        )
+    return found
 
 
-@lru_cache(maxsize=1)
+@cache
+def _damage(directory: str) -> list[str]:
+    return verify(Path(directory))
+
+
+def damage() -> list[str]:
+    """Every byte of the bundle that is not as locked, in words; looked at once a run."""
+    return _damage(settings().bundle_dir)
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Stop before the first change. Raises InputError that lists what was found, if anything was."""
+    if found:
+        raise InputError("Nothing was changed on any host. Found:\n" + "\n".join(f"  - {line}" for line in found))
+
+
+@cache
 def _lock(directory: str) -> Lock:
     return read_lock(Path(directory))
 
@@ -129,6 +152,5 @@ def run(module: str, layer: Callable[[], object]) -> None:
     pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`.
     """
     if module == "builtins":
-        if found := problems():
-            raise InputError("Nothing was changed on any host:\n" + "\n".join(f"  - {line}" for line in found))
+        refuse(problems())
         layer()

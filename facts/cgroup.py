@@ -36,7 +36,7 @@ class Cgroup(FactBase[CgroupState]):
         )
 
     def process(self, output: list[str]) -> CgroupState:
-        rows = dict(line.split()[:2] for line in output)
+        rows = dict(line.split()[:2] for line in output if len(line.split()) > 1)
         runtime = rows.get("runtime")
         return CgroupState(
             version=int(rows["version"]),

@@ -8,11 +8,14 @@ from typing import Any, Literal, TypedDict, cast
 from pyinfra.api import FactBase
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=10s"
+MADE_BY_INIT = "configmap/kubeadm-config daemonset/kube-proxy"
+KUBECONFIGS = ("admin", "super-admin", "bootstrap-kubelet", "kubelet", "controller-manager", "scheduler")
 STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 
 
 class NodeState(TypedDict):
     state: Literal["none", "partial", "control-plane", "worker"]
+    busy: bool
     manifests: list[str]
     etcd_data: bool
     ca_cert_hash: str | None
@@ -23,27 +26,28 @@ class KubeadmNode(FactBase[NodeState]):
 
     ::
 
-        {"state": "control-plane", "manifests": ["etcd", "kube-apiserver", ...], "etcd_data": True,
+        {"state": "control-plane", "busy": False, "manifests": ["etcd", "kube-apiserver", ...], "etcd_data": True,
          "ca_cert_hash": "sha256:1f..."}
 
     "control-plane": all four static pods and kubelet.conf, kubeadm's own sign of one
-    (IsControlPlaneNode looks for kube-apiserver.yaml). "worker": kubelet.conf, the CA, no static pod.
-    "partial": anything less that is not nothing, such as after a join that was killed. The hash of the CA's
-    public key is the one that `kubeadm join` wants.
+    (IsControlPlaneNode looks for kube-apiserver.yaml). "worker": kubelet.conf and the CA, no static pod, no
+    admin.conf. "partial": anything less that is not nothing, such as after a join that was killed. `busy`: a kubeadm
+    is at work now. The hash of the CA's public key is the one that `kubeadm join` wants.
     """
 
     @staticmethod
     def default() -> NodeState:
-        return NodeState(state="none", manifests=[], etcd_data=False, ca_cert_hash=None)
+        return NodeState(state="none", busy=False, manifests=[], etcd_data=False, ca_cert_hash=None)
 
     def command(self) -> str:
         return (
-            "cd /etc/kubernetes 2>/dev/null && for f in manifests/*.yaml *.conf pki/ca.crt; do "
+            "cd /etc/kubernetes 2>/dev/null && "
+            f"for f in manifests/*.yaml {' '.join(f'{name}.conf' for name in KUBECONFIGS)} pki/ca.crt; do "
             'test -e "$f" && echo "file $f"; done; '
-            "test -d /var/lib/etcd/member && echo etcd; "
-            "h=$(openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt 2>/dev/null "
-            "| openssl pkey -pubin -outform der 2>/dev/null | sha256sum) "
-            '&& test -e /etc/kubernetes/pki/ca.crt && echo "hash ${h%% *}"; true'
+            "test -d /var/lib/etcd/member && echo etcd; pgrep -x kubeadm >/dev/null && echo busy; "
+            'k=$(openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt 2>/dev/null) && test -n "$k" '
+            '&& h=$(echo "$k" | openssl pkey -pubin -outform der 2>/dev/null | sha256sum) '
+            '&& echo "hash ${h%% *}"; true'
         )
 
     def process(self, output: list[str]) -> NodeState:
@@ -55,6 +59,7 @@ class KubeadmNode(FactBase[NodeState]):
         etcd_data = "etcd" in output
         return NodeState(
             state=self._state(files, manifests, etcd_data),
+            busy="busy" in output,
             manifests=manifests,
             etcd_data=etcd_data,
             ca_cert_hash=f"sha256:{hashes[0]}" if hashes else None,
@@ -68,10 +73,10 @@ class KubeadmNode(FactBase[NodeState]):
         own = set(manifests) & set(STATIC_PODS)
         if joined and own == set(STATIC_PODS) and "admin.conf" in files:
             return "control-plane"
-        if joined and not own and not etcd_data:
+        if joined and not own and not etcd_data and "admin.conf" not in files:
             return "worker"
         # The CA alone is what the load balancers' layer has kubeadm make before `init`.
-        if not (files - {"pki/ca.crt"}) and not etcd_data:
+        if not own and not etcd_data and not any(name.endswith(".conf") for name in files):
             return "none"
         return "partial"
 
@@ -109,8 +114,9 @@ class ClusterConfig(FactBase[ClusterState]):
         return (
             "if ! test -s /etc/kubernetes/admin.conf; then echo none; "
             f"elif ! n=$({KUBECTL} get nodes -o json 2>/dev/null); then echo unreachable; "
-            f"elif ! {KUBECTL} -n kube-system get configmap/kubeadm-config daemonset/kube-proxy >/dev/null 2>&1; "
-            'then echo not-initialised; else echo initialised; fi; printf "%s\\n" "$n"'
+            f"elif ! m=$({KUBECTL} -n kube-system get --ignore-not-found -o name {MADE_BY_INIT} 2>/dev/null); "
+            'then echo unreachable; elif test "$(echo "$m" | wc -l)" -ne 2; then echo not-initialised; '
+            'else echo initialised; fi; printf "%s\\n" "$n"'
         )
 
     def process(self, output: list[str]) -> ClusterState:

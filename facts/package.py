@@ -28,6 +28,8 @@ class Packages(FactBase[dict[str, PackageState]]):
         return {}
 
     def command(self, names: tuple[str, ...]) -> str:
+        if not names:
+            return "true"
         return (
             "dpkg-query -W -f '${Package} ${Version} ${db:Status-Want} ${db:Status-Status}\\n' "
             f"{shlex.join(names)} 2>/dev/null || true"

@@ -37,7 +37,7 @@ class Swap(FactBase[SwapState]):
             "systemctl list-unit-files --type=swap --no-legend --plain 2>/dev/null "
             '| awk \'$2 != "masked" && $2 != "generated" {print "unit " $1}\'; '
             "for f in /etc/systemd/zram-generator.conf /usr/lib/systemd/zram-generator.conf; do "
-            "if test -s $f; then echo zram $f; break; fi; done; true"
+            "test -e $f || continue; test -s $f && echo zram $f; break; done; true"
         )
 
     def process(self, output: list[str]) -> SwapState:

@@ -51,7 +51,9 @@ def unpack_script(uploaded: str, target: str, size: int) -> str:
         f'{{ test "$free" -gt {size // 1024} || {{ '
         f'echo "{target}: $free KiB free, {size // 1024} needed. Make room and run again." >&2; exit 1; }}; }} && '
         f'tar -x --no-same-owner -f {uploaded} -C "$s" && cd "$s" && sha256sum --quiet -c - && '
-        f"find . -type d -exec mkdir -p {target}/{{}} \\; && find . -type f -exec mv -f {{}} {target}/{{}} \\;"
+        f"find . -type d -exec mkdir -p {target}/{{}} \\; && "
+        # find's own status says nothing of the moves: it prints those that failed.
+        f'test -z "$(find . -type f ! -exec mv -fT {{}} {target}/{{}} \\; -print)"'
     )
 
 

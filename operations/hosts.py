@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 
 from pyinfra import host
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import OperationError, StringCommand, operation
 
 from facts.file import FileState
 from operations import file
@@ -17,10 +17,13 @@ def merged(old: str, names: Mapping[str, str]) -> str:
     """The file's text with our block in place of the one that was there, or at its end."""
     lines = old.splitlines()
     block = [BEGIN, *(f"{address} {name}" for name, address in names.items()), END]
-    if BEGIN in lines and END in lines[lines.index(BEGIN) :]:
-        first = lines.index(BEGIN)
-        last = lines.index(END, first)
-        lines[first : last + 1] = block
+    begin = None
+    for at, line in enumerate(lines):
+        if line == BEGIN:
+            begin = at
+        elif line == END and begin is not None:
+            lines[begin : at + 1] = block
+            break
     else:
         lines += block
     return "\n".join(lines) + "\n"
@@ -35,5 +38,9 @@ def entries(names: Mapping[str, str], path: str = "/etc/hosts") -> Generator[Str
     + path: the file
     """
     current = host.get_fact(FileState, path=path)
+    if current and current["content"] is None:
+        raise OperationError(
+            f"{host.name}: {path} is not UTF-8, so it is not written anew. Convert it (`iconv -t UTF-8`) and run again."
+        )
     old = (current["content"] if current else None) or "127.0.0.1 localhost\n"
     yield from file.content._inner(dest=path, content=merged(old, names))

@@ -20,12 +20,14 @@ from pyinfra.api import OperationError, StringCommand, operation
 from cluster.kubeadm import init_documents, join_documents
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
-from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from facts.etcd import ETCDCTL
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, MemberNode, NodeState
 from operations import remote
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=30s"
 ALPHABET = string.ascii_lowercase + string.digits
-NodeAction = Literal["none", "run", "clean-and-run"]
+Role = Literal["control-plane", "worker"]
+NodeAction = Literal["none", "run", "clean-and-run", "refuse"]
 
 # What a killed init leaves behind; kubeadm's phases take it up again where it is sound.
 RESUME = "FileAvailable--etc-kubernetes-manifests-kube-apiserver.yaml,"
@@ -66,26 +68,42 @@ def ready(address: str, seconds: int = 120) -> str:
     )
 
 
-def members(topology: Topology) -> list[str]:
-    """Control planes, in the inventory's order, whose API says that the cluster is initialised."""
-    return [
-        node.name
-        for node in topology.control_planes
-        if inventory.get_host(node.name).get_fact(ClusterConfig)["state"] == "initialised"
-    ]
+def find_seed(topology: Topology, joining: Node | None = None) -> tuple[Node | None, dict[str, MemberNode]]:
+    """The first control plane, other than the joining one, whose API has an initialised cluster; with its nodes."""
+    for node in topology.control_planes:
+        if node != joining:
+            state = inventory.get_host(node.name).get_fact(ClusterConfig)
+            if state["state"] == "initialised":
+                return node, state["nodes"]
+    return None, {}
+
+
+def idle(state: NodeState) -> Generator[StringCommand, None, NodeState]:
+    """Wait for a kubeadm that an earlier run left at work on this host; what it has made is then looked at anew."""
+    if not (state["busy"] and host.state.is_executing):
+        return state
+    yield StringCommand(
+        "timeout 660 sh -c 'while pgrep -x kubeadm >/dev/null; do sleep 1; done' || "
+        "{ echo 'a kubeadm that this run did not start is still at work:' >&2; pgrep -ax kubeadm >&2; exit 1; }"
+    )
+    return host.get_fact(KubeadmNode)
 
 
 @operation()
 def init(settings: Settings, topology: Topology, node: Node) -> Generator[StringCommand, None, None]:
     """
-    Initialise the cluster on its first control plane, or finish an `init` that was interrupted.
+    Initialise the cluster on its first control plane, finish an `init` that was interrupted, or join it anew.
 
     + settings: the cluster's settings
     + topology: all of its nodes; used for certificate names and to see that no other node has the cluster
     + node: this host
     """
-    if members(topology):
+    seed, _ = find_seed(topology)
+    if seed == node:
         host.noop("the cluster is initialised")
+        return
+    if seed:  # This machine was replaced: it joins what the others have kept.
+        yield from join._inner(settings=settings, topology=topology, node=node, control_plane=True)
         return
     for other in topology.control_planes:
         if other.name != node.name and inventory.get_host(other.name).get_fact(KubeadmNode)["etcd_data"]:
@@ -94,8 +112,14 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
                 f"cluster is not started beside it. Bring the API on {other.name} back (`crictl ps -a`, "
                 "`journalctl -u kubelet`) and run again, or reset that host if its cluster is to go."
             )
+    local = yield from idle(host.get_fact(KubeadmNode))
+    if local["etcd_data"]:
+        # Its API comes up by itself or must be mended first: what this etcd holds is not put at risk by another init.
+        yield StringCommand(ready(str(node.address)))
+        if find_seed(topology)[0]:
+            return
     ignored = list(settings.ignore_preflight_errors)
-    if host.get_fact(KubeadmNode)["state"] != "none":
+    if local["state"] != "none":
         ignored.append(RESUME)
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
     yield StringCommand(
@@ -105,11 +129,18 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
     yield StringCommand(ready(str(node.address)))
 
 
-def join_action(local: str, known: bool, complete: bool) -> NodeAction:
+def join_action(local: str, known: MemberNode | None, wanted: Role) -> NodeAction:
     """What a node needs, from its own state and from what the cluster knows of it."""
-    if complete:
-        return "none"
-    return "run" if local == "none" and not known else "clean-and-run"
+    if local == "none" and known is None:
+        return "run"
+    # A control plane's label is the last that its join sets (kubeadm 1.36, cmd/join.go).
+    joined = known is not None and (wanted == "worker" or "control-plane" in known["roles"])
+    if local == wanted:
+        return "none" if joined else "clean-and-run"
+    # What was whole once is not thrown away for a file that is missing, or for another group in the inventory.
+    if known is not None and (local in ("worker", "control-plane") or (local == "partial" and known["roles"])):
+        return "refuse"
+    return "clean-and-run"
 
 
 _issuing = RLock()
@@ -135,13 +166,10 @@ def issue_credentials(settings: Settings, topology: Topology, seed: Node, contro
 
 def forget(seed: Node, node: Node) -> None:
     """Remove what a broken join left of a node in the cluster: its etcd member and its Node."""
-    etcdctl = (
-        "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt "
-        "--cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt --key=/etc/kubernetes/pki/etcd/healthcheck-client.key"
-    )
     script = (
-        f"id=$({etcdctl} member list | awk -F', ' '$4 == \"https://{node.address}:2380\" {{print $1}}') && "
-        f'{{ test -z "$id" || {etcdctl} member remove "$id"; }} && '
+        f'all=$({ETCDCTL} member list) && id=$(echo "$all" | '
+        f"awk -F', ' '$4 == \"https://{node.address}:2380\" {{print $1}}') && "
+        f'{{ test -z "$id" || {ETCDCTL} member remove "$id"; }} && '
         f"{KUBECTL} delete node {node.name} --ignore-not-found"
     )
     remote.on(seed.name, script, why=f"removing what an interrupted join left of {node.name}")
@@ -161,17 +189,29 @@ def join(
     + node: this host
     + control_plane: as a control plane with an etcd member, or as a worker
     """
-    seeds = [item for item in topology.control_planes if item.name in members(topology) and item.name != node.name]
-    seed = seeds[0] if seeds else None
-    local = host.get_fact(KubeadmNode)["state"]
-    known = inventory.get_host(seed.name).get_fact(ClusterConfig)["nodes"].get(node.name) if seed else None
-    wanted_role = "control-plane" if control_plane else "worker"
-    complete = local == wanted_role and known is not None
-    if control_plane and known is not None:
-        complete = complete and "control-plane" in known["roles"]
-    action = join_action(local, known is not None, complete)
+    seed, nodes = find_seed(topology, joining=node)
+    known = nodes.get(node.name)
+    wanted: Role = "control-plane" if control_plane else "worker"
+    local = yield from idle(host.get_fact(KubeadmNode))
+    action = join_action(local["state"], known, wanted)
     if action == "none":
-        host.noop(f"{node.name} is a {wanted_role} of this cluster")
+        host.noop(f"{node.name} is a {wanted} of this cluster")
+        return
+    if action == "refuse":
+        raise OperationError(
+            f"{node.name}: the cluster has it as {'/'.join(known['roles']) if known and known['roles'] else 'worker'}, "
+            f"its disk says {local['state']}, the inventory wants a {wanted}. Put back what is missing in "
+            "/etc/kubernetes, or correct the inventory, or drain it, delete its Node and run `kubeadm reset` there. "
+            "Then run again."
+        )
+    ca_hash = inventory.get_host(seed.name).get_fact(KubeadmNode)["ca_cert_hash"] if seed else None
+    if seed and local["ca_cert_hash"] not in (None, ca_hash):
+        raise OperationError(
+            f"{node.name}: holds the CA of another cluster ({local['ca_cert_hash']}, here {ca_hash}). It is not taken "
+            "from that one: run `kubeadm reset` there yourself, remove /etc/kubernetes, then run again."
+        )
+    if seed is None and local["state"] == wanted and not host.state.is_executing:
+        host.noop(f"{node.name} was joined; no API answers now, so this is looked at again when it runs")
         return
     if seed is None and host.state.is_executing:
         raise OperationError(
@@ -179,14 +219,14 @@ def join(
             "Look at the first control plane with `crictl ps -a` and `journalctl -u kubelet`, then run again."
         )
     if action == "clean-and-run":
+        if seed is not None and host.state.is_executing:
+            # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
+            forget(seed, node)
         yield StringCommand("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
         yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
     documents = ""
     if seed is not None and host.state.is_executing:
-        if action == "clean-and-run":
-            forget(seed, node)
         issue_credentials(settings, topology, seed, control_plane)
-        ca_hash = inventory.get_host(seed.name).get_fact(KubeadmNode)["ca_cert_hash"]
         if ca_hash is None:
             raise OperationError(f"{seed.name}: /etc/kubernetes/pki/ca.crt cannot be read, so {node.name} cannot join.")
         key = certificate_key() if control_plane else None

@@ -64,7 +64,8 @@ def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]
 
 def keep(path: Path, text: str) -> None:
     """Write a secret file beside and rename it; its directory is the owner's alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for parent in reversed(path.parents):  # `parents=True` would give the mode to the last one only
+        parent.mkdir(mode=0o700, exist_ok=True)
     descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     with os.fdopen(descriptor, "w") as target:
         target.write(text)

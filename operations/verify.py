@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from pyinfra import host, inventory, logger
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.settings import Settings
 from cluster.topology import Topology
@@ -59,8 +59,9 @@ def etcd_unhealthy(state: MembersState, wanted: list[str]) -> list[str]:
     for name, member in found.items():
         if member["learner"]:
             findings.append(f"etcd member {name} is still a learner")
-        if member["healthy"] is False:
-            findings.append(f"etcd member {name} is not healthy")
+        if not member["healthy"]:
+            why = "is not healthy" if member["healthy"] is False else "does not say whether it is healthy"
+            findings.append(f"etcd member {name} {why}")
     return findings
 
 
@@ -98,21 +99,25 @@ def findings(settings: Settings, topology: Topology) -> list[str]:
 
 
 @operation()
-def healthy(
-    settings: Settings, topology: Topology, image: str, seconds: int = 180
-) -> Generator[StringCommand, None, None]:
+def healthy(settings: Settings, topology: Topology, image: str) -> Generator[StringCommand, None, None]:
     """
     Assert that the whole cluster works; fail with everything that does not after some time.
 
     + settings: the cluster's settings
     + topology: its nodes
     + image: an image of the bundle whose pods are used to try DNS and the pod network
-    + seconds: how long a cluster that has just been deployed may take to settle
     """
     if not host.state.is_executing:
         host.noop("the live cluster is looked at when this runs")
         return
-    found = workload.settled(lambda: findings(settings, topology), seconds)
+
+    def look() -> list[str]:
+        try:
+            return findings(settings, topology)
+        except OperationError as error:  # the API may be away for a moment
+            return [str(error)]
+
+    found = workload.settled(look, settings.verify_timeout)
     if not found:
         found = workload.findings(topology, image)
     if not found:

@@ -1,37 +1,32 @@
-"""The lab that these tests look at. They fail, never skip, when it is not there: `python3 tasks.py lab up`."""
+"""The lab that these tests look at: raised, deployed on and broken by them, in the order of the files' names.
+
+They fail, never skip, when it cannot be had.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PYINFRA = Path(sys.executable).parent / "pyinfra"
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def pyinfra(deploy: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """One run of the pyinfra command over the lab, as a user would type it, with its words captured."""
-    command = [str(PYINFRA), "inventories/lab.py", deploy, *flags]
-    return subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, timeout=1500, check=False,
-    )  # fmt: skip
+from lab import lab
+from tests.lab.nodes import deployed, diagnosis
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
-    return pyinfra
+def bare() -> None:
+    """Nodes on which nothing has ever been done."""
+    lab.down()
+    lab.up()
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """The lab with the cluster deployed on it; the words of the run that did it, or found it done."""
-    done = pyinfra("deploys/cluster.py", "-y")
-    assert done.returncode == 0, done.stdout[-8000:]
-    yield done.stdout
+def cluster(bare: None) -> Iterator[str]:
+    """The cluster, deployed on bare nodes; the words of the run that did it."""
+    yield deployed("cluster", "-y")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What the nodes say, at the end of a failure: CI keeps its output and nothing else."""
+    if report.failed and "tests/lab" in report.nodeid:
+        report.sections.append(("the lab at that moment", diagnosis()))

@@ -1,0 +1,39 @@
+"""What answers in a host's own network."""
+
+from __future__ import annotations
+
+import shlex
+
+from pyinfra.api import FactBase
+
+
+class Answers(FactBase[str | None]):
+    """The MAC address that answers for an IPv4 address of this host's network, or None when nothing does.
+
+    ::
+
+        "52:54:00:12:34:56"
+
+    A machine that drops every packet to itself still answers ARP, so the kernel's neighbour table is read after
+    an attempt to reach it (https://man7.org/linux/man-pages/man8/ip-neighbour.8.html).
+    """
+
+    @staticmethod
+    def default() -> None:
+        return None
+
+    def command(self, address: str) -> str:
+        quoted = shlex.quote(address)
+        return (
+            f"{{ ping -c 1 -W 1 {quoted} || timeout 1 bash -c ': > /dev/tcp/{quoted}/9'; }} >/dev/null 2>&1 "
+            f"&& echo replied; ip -o neigh show to {quoted} 2>/dev/null; true"
+        )
+
+    def process(self, output: list[str]) -> str | None:
+        # 10.0.0.100 dev eth0 lladdr 52:54:00:12:34:56 REACHABLE
+        for line in output:
+            words = line.split()
+            # An entry in another state may be of a machine that has left.
+            if "lladdr" in words and ("replied" in output or words[-1] in ("REACHABLE", "PERMANENT")):
+                return words[words.index("lladdr") + 1]
+        return None

@@ -1,0 +1,33 @@
+"""Settings of the cluster, on every host of every inventory; docs/settings.md has all of them, each with its default.
+
+A host's own data in the inventory goes before these, so the lab (inventories/lab.py) keeps its own addresses.
+A file beside this one named after a group (control_plane.py, worker.py, load_balancer.py) holds what differs there.
+"""
+
+from deploys.ssh import transport
+
+# How SSH reaches the hosts: a user that may sudo, its key, and host keys that are known before the first login.
+ssh_user = "admin"
+# ssh_key = "~/.ssh/id_ed25519"
+# ssh_known_hosts_file = "~/.ssh/known_hosts"
+ssh_strict_host_key_checking = "yes"
+ssh_paramiko_connect_kwargs = {"transport_factory": transport}
+_sudo = True
+# Where sudo asks for a password: read it from a file that only you can read, never write it here.
+# _sudo_password = open("secrets/sudo").read().strip()
+
+# The address of the API, free in the load balancers' subnet. There is no default.
+vip = "192.0.2.100"
+cluster_name = "production"
+kubernetes_version = "v1.36.2"
+
+# None of these may overlap with each other or with any network of the site.
+pod_subnet = "10.244.0.0/16"
+service_subnet = "10.96.0.0/12"
+
+# Names by which people will reach the API beside the virtual IP.
+api_cert_extra_sans = ("kubernetes.example.org",)
+
+# Time: certificates and etcd need it. "check" leaves the site's own service alone, "chrony" configures one.
+time_sync = "chrony"
+ntp_servers = ("192.0.2.1",)

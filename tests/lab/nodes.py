@@ -1,0 +1,102 @@
+"""The lab's nodes as the tests see them: over plain SSH and testinfra, not by the code that is tested."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import testinfra
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+PYINFRA = Path(sys.executable).parent / "pyinfra"
+SSH_CONFIG = "/var/lib/pyinfra-kubeadm-lab/ssh_config"
+KUBECTL = [str(ROOT / "dist/bundle/bin/kubectl"), f"--kubeconfig={ROOT / 'secrets/lab/admin.conf'}"]
+
+LOAD_BALANCERS = ("lb1", "lb2")
+CONTROL_PLANES = ("cp1", "cp2", "cp3")
+KUBERNETES_NODES = (*CONTROL_PLANES, "w1")
+NODES = (*LOAD_BALANCERS, *KUBERNETES_NODES)
+VIP = "10.88.0.100"
+
+Done = subprocess.CompletedProcess[str]
+
+
+def pyinfra_command(deploy: str, *flags: str) -> list[str]:
+    return [str(PYINFRA), "inventories/lab.py", f"deploys/{deploy}.py", *flags]
+
+
+def pyinfra(deploy: str, *flags: str, inventory: str = "inventories/lab.py") -> Done:
+    """One run of the pyinfra command, as a user would type it, with its words captured."""
+    command = pyinfra_command(deploy, *flags)
+    command[1] = inventory
+    return subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, timeout=1200, check=False,
+    )  # fmt: skip
+
+
+def deployed(deploy: str, *flags: str) -> str:
+    """The words of a run that must succeed."""
+    done = pyinfra(deploy, *flags)
+    assert done.returncode == 0, done.stdout[-10000:]
+    return done.stdout
+
+
+def changes(output: str) -> int:
+    """Number of operations that a dry run says will change something, or that a run says did."""
+    total = re.findall(r"Grand total\s+(.*)", output)
+    assert total, output[-3000:]
+    cells = total[-1].split()
+    return int(cells[1]) if cells[1].isdigit() else 0
+
+
+def ssh(node: str, command: str, check: bool = True, timeout: int = 120) -> str:
+    """What a command on a node prints."""
+    words = ["ssh", "-F", SSH_CONFIG, "-o", "ConnectTimeout=5", node, f"sudo sh -c {shlex.quote(command)}"]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
+    assert not check or done.returncode == 0, f"{node}: `{command}` exited with {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def kubectl(*words: str, timeout: int = 60) -> str:
+    """What kubectl on the control machine prints, through the virtual IP and with the kubeconfig kept there."""
+    done = subprocess.run([*KUBECTL, *words], capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def on(node: str) -> Host:
+    """A node as testinfra sees it, with sudo."""
+    return testinfra.get_host(f"ssh://{node}?ssh_config={SSH_CONFIG}&sudo=true")
+
+
+def holder() -> str:
+    """The load balancer that carries the virtual IP."""
+    found = [node for node in LOAD_BALANCERS if VIP in ssh(node, "ip -o -4 addr show dev eth0", check=False)]
+    assert len(found) == 1, f"{VIP} is on {found or 'no load balancer'}"
+    return found[0]
+
+
+def diagnosis() -> str:
+    """State of pods, HAProxy and failed units, briefly; never raises."""
+    show = {
+        **dict.fromkeys(LOAD_BALANCERS, "ip -br addr show eth0; echo show stat | socat - /run/haproxy/admin.sock | "
+        "cut -d, -f1,2,18; systemctl --failed --no-legend"),
+        **dict.fromkeys(KUBERNETES_NODES, "systemctl --failed --no-legend; crictl ps -a 2>/dev/null; "
+        "journalctl -u kubelet -n 8 --no-pager -o cat"),
+    }  # fmt: skip
+    parts = []
+    for node, command in show.items():
+        try:
+            parts.append(f"--- {node}\n{ssh(node, command, check=False, timeout=15)}")
+        except (subprocess.SubprocessError, OSError) as error:
+            parts.append(f"--- {node}: {error}")
+    try:
+        parts.append(kubectl("get", "pods,nodes", "-A", "-o", "wide", "--request-timeout=5s", timeout=15))
+    except (AssertionError, subprocess.SubprocessError, OSError) as error:
+        parts.append(f"--- pods: {error}")
+    return "\n".join(parts)[-12000:]

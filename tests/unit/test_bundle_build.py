@@ -1,0 +1,238 @@
+"""What a build decides without a network: the catalogue, Go's replacements, the cache, lists of packages, the lock."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bundle import build, cache, catalogue, command, debs, gobuild, images, oci
+from bundle.command import BuildError
+from cluster.lock import parse
+
+CATALOGUE = catalogue.load()
+ETCD = ("etcd", "etcdctl", "etcdutl")
+REFERENCES = [
+    "registry.k8s.io/kube-apiserver:v1.36.2",
+    "registry.k8s.io/kube-proxy:v1.36.2",
+    "registry.k8s.io/etcd:3.6.8-0",
+    "registry.k8s.io/coredns/coredns:v1.14.2",
+    "registry.k8s.io/pause:3.10.2",
+    "ghcr.io/flannel-io/flannel:v0.28.4",
+    "registry.k8s.io/e2e-test-images/agnhost:2.63.0",
+]
+
+
+def test_every_program_of_the_catalogue_comes_from_a_module() -> None:
+    built = {program for module in CATALOGUE.modules.values() for program in module.packages}
+    wanted = {program for names in CATALOGUE.programs.values() for program in names}
+    wanted |= {program for image in CATALOGUE.images.values() for program in image.files.values()}
+    assert wanted - built == {"pause"}
+
+
+def test_a_catalogue_with_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(catalogue.PATH.read_text().replace("kubernetes_version:", "kubernetes_versoin:"))
+    with pytest.raises(ValidationError, match=r"kubernetes_versoin\n.*Extra inputs are not permitted"):
+        catalogue.load(path)
+
+
+def test_catalogue_and_kubeadm_agree() -> None:
+    assert images.disagreements(CATALOGUE, REFERENCES) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "findings"),
+    [
+        ("registry.k8s.io/etcd:3.6.9-0", [f"the catalogue builds {name} v3.6.8" for name in ETCD]),
+        ("registry.k8s.io/coredns/coredns:v1.15.0", ["the catalogue builds coredns v1.14.2"]),
+        ("ghcr.io/flannel-io/flannel:v0.28.5", ["the catalogue builds flanneld v0.28.4"]),
+        ("registry.k8s.io/konnectivity:v1", ["the catalogue has no image konnectivity"]),
+        ("registry.k8s.io/kube-apiserver:v1.36.3", ["the catalogue builds kube-apiserver v1.36.2"]),
+    ],
+    ids=["etcd", "coredns", "flannel", "unknown", "kube-apiserver"],
+)
+def test_an_image_that_the_catalogue_does_not_build_is_found(reference: str, findings: list[str]) -> None:
+    assert images.disagreements(CATALOGUE, [*REFERENCES, reference]) == [f"{reference}: {each}" for each in findings]
+
+
+def test_images_are_those_that_kubeadm_lists_and_the_catalogues_own(tmp_path: Path) -> None:
+    kubeadm = tmp_path / "kubeadm"
+    kubeadm.write_text(
+        '#!/bin/sh\ntest "$*" = "config images list --kubernetes-version v1.36.2" && echo b:1 && echo a:1\n'
+    )
+    kubeadm.chmod(0o755)
+    assert images.wanted(CATALOGUE, kubeadm) == sorted(["a:1", "b:1", *CATALOGUE.extra_images])
+
+
+def test_images_that_do_not_agree_stop_the_build(tmp_path: Path) -> None:
+    words = r"^kubeadm and the catalogue do not agree:\n  x/y:1: the catalogue has no image y$"
+    with pytest.raises(BuildError, match=words):
+        images.layout(CATALOGUE, ["x/y:1"], {})
+
+
+# As `go mod edit -json` prints the go.mod of k8s.io/kubernetes, cut to one line of each kind.
+UPSTREAM: dict[str, Any] = {
+    "Module": {"Path": "k8s.io/kubernetes"},
+    "Go": "1.26.0",
+    "Require": [
+        {"Path": "github.com/spf13/cobra", "Version": "v1.10.0"},
+        {"Path": "k8s.io/api", "Version": "v0.0.0"},
+        {"Path": "go.etcd.io/etcd/api/v3", "Version": "v3.6.8"},
+    ],
+    "Replace": [
+        {"Old": {"Path": "k8s.io/api"}, "New": {"Path": "./staging/src/k8s.io/api"}},
+        {"Old": {"Path": "k8s.io/kms"}, "New": {"Path": "./staging/src/k8s.io/kms"}},
+        {
+            "Old": {"Path": "github.com/old/fork", "Version": "v1.0.0"},
+            "New": {"Path": "github.com/new/fork", "Version": "v2.0.0"},
+        },
+        {"Old": {"Path": "go.etcd.io/etcd/api/v3"}, "New": {"Path": "../api"}},
+        {"Old": {"Path": "go.etcd.io/etcd/tests/v3"}, "New": {"Path": "../tests"}},
+    ],
+}
+
+
+def test_replacements_by_directories_become_published_versions() -> None:
+    assert gobuild._replacements(UPSTREAM, "v1.36.2") == [
+        ("k8s.io/api", "k8s.io/api v0.36.2"),
+        ("k8s.io/kms", "k8s.io/kms v0.36.2"),
+        ("github.com/old/fork", "github.com/new/fork v2.0.0"),
+        ("go.etcd.io/etcd/api/v3", "go.etcd.io/etcd/api/v3 v3.6.8"),
+    ]
+
+
+def test_a_go_mod_without_requirements_or_replacements_has_none() -> None:
+    assert gobuild._replacements({"Module": {"Path": "x"}, "Require": None, "Replace": None}, "v1.0.0") == []
+    assert gobuild._replacements({"Module": {"Path": "x"}}, "v1.0.0") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("go1.26.6", [1, 26]), ("1.26", [1, 26]), ("v1.36.2", [1, 36]), ("devel", []), ("1.9", [1, 9])],
+)
+def test_versions_are_compared_by_their_first_two_numbers(text: str, numbers: list[int]) -> None:
+    assert gobuild._numbers(text) == numbers
+
+
+def test_a_command_that_fails_says_what_and_in_whose_words(tmp_path: Path) -> None:
+    assert command.run("sh", "-c", "pwd", cwd=tmp_path) == f"{tmp_path}\n"
+    with pytest.raises(BuildError, match=r"^`sh -c echo no such module >&2; exit 3` exited with 3:\nno such module$"):
+        command.run("sh", "-c", "echo no such module >&2; exit 3")
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setattr(cache, "ROOT", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_a_cached_directory_is_made_once(kept: Path) -> None:
+    made: list[Path] = []
+
+    def make(directory: Path) -> None:
+        made.append(directory)
+        (directory / "file").write_text("x")
+
+    first = cache.directory("go", {"version": 1}, make)
+    assert cache.directory("go", {"version": 1}, make) == first
+    assert len(made) == 1
+    assert (first / "file").read_text() == "x"
+    assert list(kept.iterdir()) == [first]
+
+
+def test_another_recipe_or_kind_is_another_directory(kept: Path) -> None:
+    paths = {
+        cache.directory(kind, recipe, lambda directory: None)
+        for kind, recipe in (("go", [1]), ("go", [2]), ("images", [1]))
+    }
+    assert len(paths) == 3
+    assert cache.directory("go", {"a": 1, "b": 2}, lambda _: None) == cache.directory(
+        "go", {"b": 2, "a": 1}, lambda _: None
+    )
+
+
+def test_a_make_that_fails_leaves_nothing_and_is_tried_again(kept: Path) -> None:
+    def fail(directory: Path) -> None:
+        (directory / "half").write_text("x")
+        raise BuildError("no network")
+
+    with pytest.raises(BuildError, match=r"^no network$"):
+        cache.directory("go", [1], fail)
+    assert list(kept.iterdir()) == []
+    assert (cache.directory("go", [1], lambda directory: (directory / "file").touch()) / "file").exists()
+
+
+def test_what_another_build_has_made_meanwhile_is_taken(kept: Path) -> None:
+    def make(directory: Path) -> None:
+        (directory / "file").write_text("ours")
+        final = directory.with_name(directory.name.rpartition(".")[0])
+        final.mkdir()
+        (final / "file").write_text("theirs")
+
+    path = cache.directory("go", [1], make)
+    assert (path / "file").read_text() in ("ours", "theirs")
+    assert list(kept.iterdir()) == [path]
+
+
+# As `apt-ftparchive packages .` prints it; the file's name is the one that stands in the repository.
+PACKAGES = """\
+Package: keepalived
+Architecture: amd64
+Version: 1:2.2.7-1+b2
+Description: Failover and monitoring daemon for LVS clusters
+ keepalived is used for monitoring real servers.
+ .
+ Package: is not a field here
+Filename: ./keepalived_1.2.2.7-1+b2_amd64.deb
+Size: 3
+
+Package: ca-certificates
+Architecture: all
+Version: 20230311
+Filename: ./ca-certificates_20230311_all.deb
+Size: 3
+
+"""
+
+
+def test_packages_of_a_repository_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "Packages").write_text(PACKAGES)
+    rows = [
+        (row.name, row.version, row.architecture, row.release, row.file) for row in debs.listed(tmp_path, "debian-12")
+    ]
+    repository = "packages/debian-12"
+    assert rows == [
+        ("keepalived", "1:2.2.7-1+b2", "amd64", "debian-12", f"{repository}/keepalived_1.2.2.7-1+b2_amd64.deb"),
+        ("ca-certificates", "20230311", "all", "debian-12", f"{repository}/ca-certificates_20230311_all.deb"),
+    ]
+
+
+def test_a_lock_describes_every_file_with_its_name_and_version(tmp_path: Path) -> None:
+    for path in ("bin/kubeadm", "packages/debian-12/keepalived_1.2.2.7-1+b2_amd64.deb"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    (tmp_path / "packages/debian-12/Packages").write_text(PACKAGES.partition("\n\n")[0])
+    layout = oci.Layout(tmp_path / "images")
+    pause = [layout.layer({"/pause": tmp_path / "bin/kubeadm"})]
+    layout.image("registry.k8s.io/pause:3.10.2", "linux/amd64", pause, [], "")
+    layout.finish()
+    lock = build.describe(CATALOGUE, tmp_path, {"kubeadm": "v1.36.2"})
+    rows = {file.path: (file.name, file.version) for file in lock.files}
+    assert rows.pop("bin/kubeadm") == ("kubeadm", "v1.36.2")
+    assert rows.pop("packages/debian-12/keepalived_1.2.2.7-1+b2_amd64.deb") == ("keepalived", "1:2.2.7-1+b2")
+    assert rows.pop("packages/debian-12/Packages") == ("package index", "-")
+    assert rows.pop("images/index.json") == ("image index", "-")
+    assert rows.pop("images/oci-layout") == ("oci-layout", "-")
+    assert set(rows.values()) == {("registry.k8s.io/pause", "3.10.2")}
+    assert all(
+        file.sha256 == hashlib.sha256((tmp_path / file.path).read_bytes()).hexdigest()
+        and file.size == (tmp_path / file.path).stat().st_size
+        for file in lock.files
+    )
+    assert lock.package_sets["debian-12"] == CATALOGUE.packages["debian-12"].sets
+    assert parse(lock.model_dump_json()) == lock

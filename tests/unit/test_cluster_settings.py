@@ -1,0 +1,168 @@
+"""Settings: every name and every value, right and wrong."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.settings import NAMES, PER_HOST, SettingsError, disagreements, load, markdown
+
+VIP = {"vip": "10.0.0.100"}
+# At least one wrong value of every setting.
+BAD: list[tuple[str, Any]] = [
+    ("vip", "10.0.0.300"),
+    ("vip", "fd00::1"),
+    ("vip", "api.example.org"),
+    ("cluster_name", "My_Cluster"),
+    ("cluster_name", ""),
+    ("cluster_name", "a" * 64),
+    ("kubernetes_version", "1.36.2"),
+    ("kubernetes_version", "v1.36"),
+    ("kubernetes_version", "v1.36.2\n"),
+    ("bundle_dir", 5),
+    ("secrets_dir", None),
+    ("api_port", 0),
+    ("api_port", 65536),
+    ("api_port", "https"),
+    ("vip_interface", 5),
+    ("vrrp_router_id", 256),
+    ("vrrp_router_id", 0),
+    ("vrrp_advert_interval", 0),
+    ("pod_subnet", "10.244.0.1/16"),
+    ("pod_subnet", "10.244.0.0/33"),
+    ("service_subnet", "fd00::/108"),
+    ("dns_domain", "Cluster.Local"),
+    ("dns_domain", "cluster..local"),
+    ("dns_domain", "cluster.local."),
+    ("api_cert_extra_sans", "one.example.org"),
+    ("cni", "calico"),
+    ("flannel_backend", "udp"),
+    ("kubelet_config", "maxPods: 20"),
+    ("kube_proxy_config", ["mode"]),
+    ("ignore_preflight_errors", "SystemVerification"),
+    ("containerd_restrict_oom_score_adj", "maybe"),
+    ("time_sync", "ntpd"),
+    ("ntp_servers", "10.0.0.1"),
+    ("verify_timeout", -1),
+    ("waived_checks", "memory"),
+]
+
+
+def refusal(data: dict[str, Any]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(data)
+    return str(caught.value)
+
+
+def test_one_setting_is_enough_and_the_rest_have_defaults() -> None:
+    settings = load(VIP)
+    assert settings.vip == IPv4Address("10.0.0.100")
+    assert settings.kubernetes_version == "v1.36.2"
+    assert settings.pod_subnet == IPv4Network("10.244.0.0/16")
+    assert (settings.api_port, settings.kubelet_config, settings.waived_checks) == (6443, {}, ())
+
+
+def test_values_are_taken_as_pyinfra_gives_them() -> None:
+    settings = load({**VIP, "api_port": "8443", "ntp_servers": ["10.0.0.1"], "time_sync": "chrony"})
+    assert settings.api_port == 8443
+    assert settings.ntp_servers == ("10.0.0.1",)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load(VIP).api_port = 1  # type: ignore[misc]
+
+
+def test_what_pyinfra_and_its_connectors_keep_with_a_host_is_passed_over() -> None:
+    foreign = {"_sudo": True, "ssh_user": "admin", "address": "10.0.0.1", "fake_responses": {}, "docker_x": 1}
+    assert load({**VIP, **foreign}) == load(VIP)
+
+
+def test_a_setting_that_must_be_set_says_so_and_what_it_is() -> None:
+    assert refusal({}) == (
+        "These settings cannot work; nothing was changed on any host:\n"
+        "  - vip: must be set. Virtual IP that Keepalived holds on one load balancer; the API's address.\n"
+        "Correct them in the inventory or in group_data/; docs/settings.md describes each."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("pod_subnets", "pod_subnets: there is no such setting; did you mean pod_subnet?"),
+        ("kubernetes_versoin", "kubernetes_versoin: there is no such setting; did you mean kubernetes_version?"),
+        ("API_PORT", "API_PORT: there is no such setting"),
+        ("zzz", "zzz: there is no such setting"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, line: str) -> None:
+    assert f"  - {line}\n" in refusal({**VIP, name: "x"})
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{name}={value!r}" for name, value in BAD])
+def test_a_bad_value_names_its_setting_and_itself(name: str, value: Any) -> None:
+    (line,) = [each for each in refusal({**VIP, name: value}).splitlines() if each.startswith("  - ")]
+    assert line.startswith(f"  - {name}: ")
+    assert line.endswith(f", not {value!r}")
+
+
+def test_every_setting_has_a_bad_value_here() -> None:
+    assert {name for name, _ in BAD} == set(NAMES)
+
+
+def test_a_bad_value_inside_a_list_is_named_by_its_place() -> None:
+    assert "  - ntp_servers.1: Input should be a valid string, not 5\n" in refusal({**VIP, "ntp_servers": ["a", 5]})
+
+
+def test_all_problems_are_in_one_message() -> None:
+    said = refusal({"vip": "x", "api_port": 0, "zzz": 1})
+    assert [line.split(":")[0] for line in said.splitlines() if line.startswith("  - ")] == [
+        "  - vip",
+        "  - api_port",
+        "  - zzz",
+    ]
+
+
+def test_chrony_needs_a_time_server() -> None:
+    assert '`ntp_servers` must name a time server when time_sync is "chrony"' in refusal({**VIP, "time_sync": "chrony"})
+
+
+def test_hosts_that_agree_have_nothing_to_be_said() -> None:
+    assert disagreements({"cp1": load(VIP), "w1": load(VIP)}) == []
+    assert disagreements({}) == []
+
+
+def test_hosts_that_disagree_on_a_setting_of_the_cluster_are_named() -> None:
+    by_host = {
+        "cp1": load(VIP),
+        "w1": load({**VIP, "api_port": 8443}),
+        "w2": load(VIP),
+        "w3": load({"vip": "10.0.0.9"}),
+    }
+    assert disagreements(by_host) == [
+        "vip: is 10.0.0.100 on cp1, but 10.0.0.9 on w3. It is one for the whole cluster: set it in group_data/all.py.",
+        "api_port: is 6443 on cp1, but 8443 on w1. It is one for the whole cluster: set it in group_data/all.py.",
+    ]
+
+
+def test_hosts_may_differ_in_what_is_their_own() -> None:
+    own = {"vip_interface": "eth1", "kubelet_config": {"maxPods": 20}, "ignore_preflight_errors": ["Swap"]}
+    own["containerd_restrict_oom_score_adj"] = True
+    assert set(own) == PER_HOST
+    assert disagreements({"cp1": load(VIP), "w1": load({**VIP, **own})}) == []
+
+
+def test_markdown_has_a_row_of_every_setting_with_its_default_and_meaning() -> None:
+    text = markdown()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == list(NAMES)
+    assert all(row.count("|") == 4 and not row.endswith("None |") for row in rows)
+    assert "| `vip` | required | Virtual IP that Keepalived holds on one load balancer; the API's address. |" in rows
+    assert "| `pod_subnet` | `'10.244.0.0/16'` | Addresses of pods; a /24 per node. |" in rows
+    assert "| `kubelet_config` | `{}` | Merged into KubeletConfiguration (kubelet.config.k8s.io/v1beta1). |" in rows
+    assert "| `ntp_servers` | `[]` | Time servers inside the closed network, for chrony. |" in rows
+    assert text.startswith("# Settings\n")
+    assert text.endswith("\n")

@@ -1,0 +1,206 @@
+"""Clusters that can exist and clusters that cannot, and machines that can carry their role."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
+
+import pytest
+from harness import answer, recorded
+
+from cluster.preflight import check_hardware, check_time
+from cluster.settings import load
+from cluster.topology import Node, Topology, check, check_vip
+from facts.hardware import Hardware
+
+
+def nodes(*rows: str) -> tuple[Node, ...]:
+    """Nodes of words like `cp1=10.0.0.21`."""
+    return tuple(Node(name, IPv4Address(address)) for name, _, address in (row.partition("=") for row in rows))
+
+
+WHOLE = Topology(
+    control_planes=nodes("cp1=10.0.0.21", "cp2=10.0.0.22", "cp3=10.0.0.23"),
+    workers=nodes("w1=10.0.0.31"),
+    load_balancers=nodes("lb1=10.0.0.11", "lb2=10.0.0.12"),
+)
+
+
+def problems(settings: dict[str, Any] | None = None, **groups: tuple[Node, ...]) -> list[str]:
+    parts = {
+        "control_planes": WHOLE.control_planes,
+        "workers": WHOLE.workers,
+        "load_balancers": WHOLE.load_balancers,
+    }
+    return check(Topology(**(parts | groups)), load({"vip": "10.0.0.100", **(settings or {})}))
+
+
+def test_a_whole_cluster_can_exist() -> None:
+    assert problems() == []
+
+
+def test_nodes_are_in_order_and_the_first_control_plane_is_the_inventorys() -> None:
+    assert [node.name for node in WHOLE.nodes] == ["lb1", "lb2", "cp1", "cp2", "cp3", "w1"]
+    assert WHOLE.first_control_plane.name == "cp1"
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [("control_planes", "control_plane"), ("workers", "worker"), ("load_balancers", "load_balancer")],
+)
+def test_a_group_without_hosts_is_refused(group: str, name: str) -> None:
+    assert problems(**{group: ()}) == [
+        f"no host in group {name}: the cluster needs at least one. Add it to the inventory."
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_even_number_of_control_planes_is_refused(count: int) -> None:
+    assert problems(control_planes=nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(count)))) == [
+        f"{count} control planes: etcd survives no more failures with {count} members than with {count - 1}, "
+        "and loses quorum sooner. Use 1, 3 or 5."
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_an_odd_number_of_control_planes_is_taken(count: int) -> None:
+    assert problems(control_planes=nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(count)))) == []
+
+
+def test_a_host_in_two_groups_is_refused() -> None:
+    assert problems(workers=nodes("cp1=10.0.0.21")) == [
+        "cp1: is in the inventory 2 times. A host has one role; name it once."
+    ]
+
+
+def test_an_address_of_two_hosts_is_refused() -> None:
+    assert problems(workers=nodes("w1=10.0.0.21")) == [
+        "10.0.0.21: is the address of cp1 and w1. Give each host its own `address`."
+    ]
+
+
+@pytest.mark.parametrize("name", ["W1", "w_1", "-w1", "w1-", "w1.", ".w1", "w 1", "a" * 64])
+def test_a_name_that_no_node_can_have_is_refused(name: str) -> None:
+    assert problems(workers=(Node(name, IPv4Address("10.0.0.31")),)) == [
+        f"{name}: is not a name a node can have (RFC 1123: small letters, digits, '-' and '.'). Rename the host."
+    ]
+
+
+@pytest.mark.parametrize("name", ["w", "w1", "1", "w1.example.org", "a" * 63])
+def test_a_name_that_a_node_can_have_is_taken(name: str) -> None:
+    assert problems(workers=(Node(name, IPv4Address("10.0.0.31")),)) == []
+
+
+def test_a_virtual_ip_that_a_host_has_is_refused() -> None:
+    assert problems({"vip": "10.0.0.12"}) == [
+        "vip 10.0.0.12: is the address of lb2. Choose an address that no host has."
+    ]
+
+
+def test_pod_and_service_networks_that_overlap_are_refused() -> None:
+    assert problems({"service_subnet": "10.244.128.0/20"}) == [
+        "pod_subnet 10.244.0.0/16 overlaps service_subnet 10.244.128.0/20: an address would mean two things. "
+        "Choose networks apart."
+    ]
+
+
+@pytest.mark.parametrize(("key", "subnet"), [("pod_subnet", "10.0.0.0/18"), ("service_subnet", "10.0.0.0/24")])
+def test_a_network_of_the_cluster_that_holds_a_hosts_address_is_refused(key: str, subnet: str) -> None:
+    assert problems({key: subnet}) == [
+        f"{key} {subnet} holds the address of lb1 (10.0.0.11), lb2 (10.0.0.12), cp1 (10.0.0.21), cp2 (10.0.0.22), "
+        "cp3 (10.0.0.23), w1 (10.0.0.31), vip (10.0.0.100): packets to it would go to pods or Services. Choose "
+        f"another {key}."
+    ]
+
+
+@pytest.mark.parametrize(("subnet", "room"), [("10.244.0.0/23", 2), ("10.244.0.0/24", 1), ("10.244.0.0/25", 0)])
+def test_a_pod_network_without_room_for_every_node_is_refused(subnet: str, room: int) -> None:
+    assert problems({"pod_subnet": subnet}) == [
+        f"pod_subnet {subnet}: has room for {room} nodes of a /24 each, the inventory has 4. Choose a larger network."
+    ]
+
+
+def test_a_pod_network_with_just_enough_room_is_taken() -> None:
+    assert problems({"pod_subnet": "10.244.0.0/22"}) == []
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    found = problems({"vip": "10.0.0.21", "service_subnet": "10.244.0.0/20"}, workers=nodes("W=10.0.0.22"))
+    assert len(found) == 4
+
+
+def test_a_virtual_ip_outside_a_load_balancers_subnet_is_refused() -> None:
+    settings = load({"vip": "10.0.1.100"})
+    assert check_vip(settings, [IPv4Interface("10.0.0.11/24"), IPv4Interface("10.0.0.12/16")]) == [
+        "vip 10.0.1.100: is outside 10.0.0.0/24, the subnet of the load balancer 10.0.0.11, so that nobody would be "
+        "told when it moves. Choose an address inside."
+    ]
+    assert check_vip(load({"vip": "10.0.0.100"}), [IPv4Interface("10.0.0.11/24")]) == []
+
+
+GOOD: Any = answer(Hardware, recorded("Hardware.cluster"))
+
+
+def findings(waived: tuple[str, ...] = (), **changes: dict[str, Any]) -> list[str]:
+    """Findings of that cluster, each node a recorded machine of its own but for these changes."""
+    hardware = {node.name: {**GOOD, "machine_id": node.name, **changes.get(node.name, {})} for node in WHOLE.nodes}
+    return check_hardware(hardware, WHOLE, "linux/amd64", waived)
+
+
+HARDWARE = [
+    ("cp1", {"cpus": 1}, "cp1: 1 CPU, a control_plane needs 2. Add CPUs. (check: cpus)"),
+    ("w1", {"cpus": 0}, "w1: 0 CPU, a worker needs 1. Add CPUs. (check: cpus)"),
+    (
+        "cp2",
+        {"memory_mib": 1699},
+        "cp2: 1699 MiB of memory, a control_plane needs 1700. Add memory. (check: memory)",
+    ),
+    ("lb1", {"memory_mib": 512}, "lb1: 512 MiB of memory, a load_balancer needs 900. Add memory. (check: memory)"),
+    (
+        "w1",
+        {"architecture": "arm64"},
+        "w1: architecture arm64, the bundle is for amd64. Build a bundle for arm64. (check: architecture)",
+    ),
+    ("lb2", {"systemd": False}, "lb2: PID 1 is not systemd, which kubelet's service needs. (check: systemd)"),
+    (
+        "w1",
+        {"machine_id": "cp1"},
+        "cp1, w1: the same machine_id cp1. Kubernetes tells machines apart by it. Cloned machines need "
+        "`systemd-machine-id-setup` or a new UUID. (check: machine_id)",
+    ),
+]
+
+
+def test_recorded_machines_can_carry_every_role() -> None:
+    assert findings() == []
+
+
+@pytest.mark.parametrize(("host", "change", "finding"), HARDWARE, ids=[finding for _, _, finding in HARDWARE])
+def test_a_machine_that_cannot_carry_its_role_is_found_and_can_be_waived(
+    host: str, change: dict[str, Any], finding: str
+) -> None:
+    assert findings(**{host: change}) == [finding]
+    assert findings(("disk",), **{host: change}) == [finding]
+    assert findings((finding.rpartition("check: ")[2].rstrip(")"),), **{host: change}) == []
+
+
+def test_machines_with_one_uuid_are_found_and_those_without_any_are_not() -> None:
+    assert findings(cp1={"product_uuid": "u"}, cp3={"product_uuid": "u"}) == [
+        "cp1, cp3: the same product_uuid u. Kubernetes tells machines apart by it. Cloned machines need "
+        "`systemd-machine-id-setup` or a new UUID. (check: product_uuid)"
+    ]
+    assert findings(cp1={"machine_id": None}, cp2={"machine_id": None}) == []
+
+
+def test_machines_that_were_not_asked_are_passed_over() -> None:
+    assert check_hardware({"w1": {**GOOD, "cpus": 0}}, WHOLE, "linux/amd64", ()) == [HARDWARE[1][2]]
+
+
+def test_clocks_that_nothing_keeps_are_found_and_can_be_waived() -> None:
+    clocks = {"cp1": True, "cp2": False, "w1": None}
+    assert check_time(clocks, ()) == [
+        "cp2, w1: the clock is not synchronized. Certificates and etcd's leases need one time. Start a time service "
+        'there, or set `time_sync` to "chrony" and `ntp_servers`. (check: time)'
+    ]
+    assert check_time(clocks, ("time",)) == []
+    assert check_time({"cp1": True}, ()) == []

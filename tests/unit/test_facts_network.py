@@ -1,0 +1,128 @@
+"""Facts of the way to the API: HAProxy, Keepalived, the network, the time. Output of odd machines is hand-written."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Machine, answer, recorded
+
+from facts.haproxy import Backends
+from facts.keepalived import Vrrp
+from facts.network import Answers
+from facts.time import TimeSynchronized
+
+STAT = "\n".join(recorded("Backends.cluster")[1:])
+NEIGHBOUR = "10.0.0.100 dev eth0 lladdr 52:54:00:12:34:56"
+
+
+def test_backends_of_a_recorded_load_balancer() -> None:
+    assert answer(Backends, recorded("Backends.cluster")) == {
+        "state": "running",
+        "servers": {
+            "kube-apiserver": {
+                f"cp{number}": {"address": f"10.88.0.2{number}:6443", "status": "UP", "check": "L7OK"}
+                for number in (1, 2, 3)
+            }
+        },
+    }
+
+
+def test_backend_that_is_down_says_by_which_check() -> None:
+    lines = [line.replace(",UP,", ",DOWN,").replace("L7OK", "L4CON") for line in recorded("Backends.cluster")]
+    found = answer(Backends, lines)
+    assert found["servers"]["kube-apiserver"]["cp2"] == {
+        "address": "10.88.0.22:6443",
+        "status": "DOWN",
+        "check": "L4CON",
+    }
+
+
+def test_backends_are_absent_without_haproxy(machine: Machine) -> None:
+    assert machine.ask(Backends) == {"state": "absent", "servers": {}}
+
+
+def test_backends_are_unreachable_without_a_socket(machine: Machine) -> None:
+    machine.program("haproxy", "exit 1")
+    machine.program("socat", "echo 'Connection refused' >&2; exit 1")
+    assert machine.ask(Backends) == {"state": "unreachable", "servers": {}}
+
+
+def test_backends_are_asked_of_the_socket(machine: Machine) -> None:
+    machine.program("haproxy", "exit 1")
+    machine.program(
+        "socat",
+        f'read -r asked; test "$asked" = "show stat" && test "$2" = "UNIX-CONNECT:/a b" && cat <<"E"\n{STAT}\n\nE',
+    )
+    found = machine.ask(Backends, socket="/a b")
+    assert found["state"] == "running"
+    assert list(found["servers"]["kube-apiserver"]) == ["cp1", "cp2", "cp3"]
+
+
+@pytest.mark.parametrize(("name", "holds"), [("Vrrp.cluster-lb1", False), ("Vrrp.cluster-lb2", True)])
+def test_vrrp_of_recorded_load_balancers(name: str, holds: bool) -> None:
+    assert answer(Vrrp, recorded(name)) == {"installed": True, "running": True, "holds_vip": holds}
+
+
+def test_vrrp_is_not_there_without_keepalived(machine: Machine) -> None:
+    assert machine.ask(Vrrp, vip="10.0.0.10") == {"installed": False, "running": False, "holds_vip": False}
+
+
+def test_vrrp_that_is_stopped_does_not_hold_the_address(machine: Machine) -> None:
+    machine.program("keepalived", "exit 1")
+    machine.program("systemctl", "exit 3")
+    machine.program("ip", "exit 0")
+    assert machine.ask(Vrrp, vip="10.0.0.10") == {"installed": True, "running": False, "holds_vip": False}
+
+
+def test_vrrp_looks_for_the_address_on_real_interfaces(machine: Machine) -> None:
+    machine.program("ip")
+    assert machine.ask(Vrrp, vip="127.0.0.1")["holds_vip"] is True
+    assert machine.ask(Vrrp, vip="192.0.2.1")["holds_vip"] is False
+
+
+@pytest.mark.parametrize(
+    ("output", "mac"),
+    [
+        (["replied", f"{NEIGHBOUR} REACHABLE"], "52:54:00:12:34:56"),
+        (["replied", f"{NEIGHBOUR} STALE"], "52:54:00:12:34:56"),
+        ([f"{NEIGHBOUR} REACHABLE"], "52:54:00:12:34:56"),
+        ([f"{NEIGHBOUR} PERMANENT"], "52:54:00:12:34:56"),
+        ([f"{NEIGHBOUR} STALE"], None),
+        (["10.0.0.100 dev eth0  FAILED"], None),
+        (["10.0.0.100 dev eth0  INCOMPLETE"], None),
+        (["replied"], None),
+        ([], None),
+    ],
+)
+def test_an_address_is_answered_for_by_whoever_is_there_now(output: list[str], mac: str | None) -> None:
+    assert answer(Answers, output) == mac
+
+
+def test_nothing_answers_on_a_machine_without_ip_ping_and_bash(machine: Machine) -> None:
+    assert machine.ask(Answers, address="10.0.0.100") is None
+
+
+@pytest.mark.parametrize(("reply", "mac"), [("exit 0", "52:54:00:12:34:56"), ("exit 1", None)])
+def test_an_answer_counts_when_the_machine_replies(machine: Machine, reply: str, mac: str | None) -> None:
+    machine.program("ping", reply)
+    machine.program("ip", f'test "$*" = "-o neigh show to 10.0.0.100" && echo "{NEIGHBOUR} STALE"')
+    assert machine.ask(Answers, address="10.0.0.100") == mac
+
+
+def test_an_answer_is_looked_for_by_tcp_when_ping_gets_none(machine: Machine) -> None:
+    machine.program("ping", "exit 1")
+    machine.program("bash", f'echo "$2" > {machine.root}/asked; exit 0')
+    machine.program("ip", f'echo "{NEIGHBOUR} DELAY"')
+    assert machine.ask(Answers, address="10.0.0.100") == "52:54:00:12:34:56"
+    assert machine.path("asked").read_text() == ": > /dev/tcp/10.0.0.100/9\n"
+
+
+@pytest.mark.parametrize(("printed", "kept"), [("yes", True), ("no", False), ("", None)])
+def test_time_is_kept_or_not_or_unknown(machine: Machine, printed: str, kept: bool | None) -> None:
+    machine.program("timedatectl", f'test "$*" = "show -p NTPSynchronized --value" && echo {printed}')
+    assert machine.ask(TimeSynchronized) is kept
+
+
+def test_time_is_unknown_without_timedatectl_or_when_it_fails(machine: Machine) -> None:
+    assert machine.ask(TimeSynchronized) is None
+    machine.program("timedatectl", "echo 'Failed to connect to bus' >&2; exit 1")
+    assert machine.ask(TimeSynchronized) is None

@@ -1,0 +1,222 @@
+"""Verification of the live cluster. Answers are recorded where a name says so, else hand-written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from harness import Command, Hosts, Machine, answer, recorded
+from pyinfra.context import ctx_host
+
+from cluster.settings import load
+from cluster.topology import Node, Topology
+from facts.etcd import Members
+from facts.haproxy import Backends
+from operations import verify, workload
+
+Make = Callable[[dict[str, dict[str, Any]]], Hosts]
+NODES: dict[str, Any] = json.loads("\n".join(recorded("ClusterConfig.cluster-cp1")[1:]))
+MEMBERS: Any = answer(Members, recorded("Members.cluster"))
+BACKENDS: Any = answer(Backends, recorded("Backends.cluster"))
+CONTROL_PLANES = ["cp1", "cp2", "cp3"]
+SETTINGS = load({"vip": "10.88.0.10", "verify_timeout": 0})
+TOPOLOGY = Topology(
+    control_planes=tuple(Node(f"cp{n}", IPv4Address(f"10.88.0.2{n}")) for n in (1, 2, 3)),
+    workers=(Node("w1", IPv4Address("10.88.0.31")),),
+    load_balancers=(Node("lb1", IPv4Address("10.88.0.11")),),
+)
+
+
+def pod(name: str, phase: str, *ready: bool) -> dict[str, Any]:
+    status = {"phase": phase, "containerStatuses": [{"ready": each} for each in ready]}
+    return {"metadata": {"namespace": "kube-system", "name": name}, "status": status}
+
+
+def test_recorded_nodes_are_all_ready() -> None:
+    assert verify.nodes_not_ready(NODES, [*CONTROL_PLANES, "w1"]) == []
+
+
+def test_nodes_that_are_missing_or_not_ready_are_named() -> None:
+    unready: dict[str, Any] = {
+        "metadata": {"name": "w2"},
+        "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+    }
+    new: dict[str, Any] = {"metadata": {"name": "w3"}, "status": {}}
+    assert verify.nodes_not_ready({"items": [*NODES["items"], unready, new]}, ["cp1", "w2", "w3", "w4"]) == [
+        "node w2 is not Ready",
+        "node w3 is not Ready",
+        "node w4 is not in the cluster",
+    ]
+
+
+def test_pods_that_run_or_have_succeeded_are_well() -> None:
+    assert verify.pods_not_running({"items": [pod("a", "Running", True, True), pod("b", "Succeeded", False)]}) == []
+
+
+def test_pods_that_do_not_run_are_named() -> None:
+    assert verify.pods_not_running(
+        {"items": [pod("a", "Running", True, False), pod("b", "Pending"), pod("c", "Failed", False)]}
+    ) == [
+        "pod kube-system/a is Running, containers not ready",
+        "pod kube-system/b is Pending, containers ready",
+        "pod kube-system/c is Failed, containers not ready",
+    ]
+
+
+def test_recorded_etcd_is_well() -> None:
+    assert verify.etcd_unhealthy(MEMBERS, CONTROL_PLANES) == []
+
+
+def test_etcd_members_that_are_missing_strange_learning_or_ill_are_named() -> None:
+    first, second, third = MEMBERS["members"]
+    changed = [first, {**second, "learner": True}, {**third, "healthy": False}, {**third, "name": "old"}]
+    assert verify.etcd_unhealthy({"state": "running", "members": changed}, [*CONTROL_PLANES, "cp4"]) == [
+        "etcd member cp4 is missing",
+        "etcd has a member 'old' that the inventory has not",
+        "etcd member cp2 is still a learner",
+        "etcd member cp3 is not healthy",
+    ]
+
+
+@pytest.mark.parametrize("state", ["absent", "unreachable"])
+def test_etcd_that_does_not_answer_is_not_well(state: Any) -> None:
+    assert verify.etcd_unhealthy({"state": state, "members": []}, ["cp1"]) == ["etcd member cp1 is missing"]
+
+
+def test_etcd_whose_health_cannot_be_had_is_not_well() -> None:
+    unknown = answer(Members, recorded("Members.cluster")[:2])
+    assert len(verify.etcd_unhealthy(unknown, CONTROL_PLANES)) == 3
+
+
+def test_recorded_backends_are_up() -> None:
+    assert verify.backends_down("lb1", BACKENDS, 3) == []
+
+
+def test_backends_that_are_down_or_too_few_are_named() -> None:
+    down = {**BACKENDS["servers"]["kube-apiserver"]["cp2"], "status": "DOWN"}
+    servers = {"kube-apiserver": {"cp1": BACKENDS["servers"]["kube-apiserver"]["cp1"], "cp2": down}}
+    assert verify.backends_down("lb1", {"state": "running", "servers": servers}, 3) == [
+        "lb1: HAProxy has server cp2 DOWN",
+        "lb1: HAProxy has 2 servers, not 3",
+    ]
+
+
+@pytest.mark.parametrize("state", ["absent", "unreachable"])
+def test_haproxy_that_does_not_answer_is_named(state: Any) -> None:
+    assert verify.backends_down("lb2", {"state": state, "servers": {}}, 3) == [f"lb2: HAProxy is {state}"]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("ok", []),
+        ("", ["https://10.88.0.10:6443/readyz answers nothing"]),
+        ("[-]etcd failed", ["https://10.88.0.10:6443/readyz answers ['[-]etcd failed']"]),
+    ],
+)
+def test_api_through_the_virtual_ip_must_say_ok(hosts: Make, said: str, found: list[str]) -> None:
+    ran = hosts({"cp1": {"--server=https://10.88.0.10:6443 get --raw=/readyz": said}})
+    ctx_host.set(ran.inventory.get_host("cp1"))
+    assert verify.through_vip("cp1", IPv4Address("10.88.0.10"), 6443) == found
+
+
+PROBES = {
+    "items": [
+        {"metadata": {"name": f"probe-{node}"}, "spec": {"nodeName": node}, "status": {"podIP": address}}
+        for node, address in (("cp1", "10.244.0.5"), ("w1", "10.244.3.5"))
+    ]
+}
+WELL: dict[str, Any] = {
+    "get nodes -o json": json.dumps(NODES),
+    "get pods -A -o json": json.dumps({"items": [pod("a", "Running", True)]}),
+    Members().command(): recorded("Members.cluster"),
+    "/readyz": "ok",
+    "apply -f -": "",
+    "rollout status": "",
+    "get pods -o json": json.dumps(PROBES),
+    "delete namespace": "",
+    "exec probe-": "",
+}
+BALANCER = {Backends().command(): recorded("Backends.cluster")}
+
+
+def healthy(hosts: Make, **changes: Any) -> tuple[Hosts, list[Command]]:
+    ran = hosts({"cp1": changes | {key: WELL[key] for key in WELL if key not in changes}, "lb1": BALANCER})
+    return ran, ran.execute(verify.healthy, "cp1", settings=SETTINGS, topology=TOPOLOGY, image="agnhost:1")
+
+
+def test_healthy_cluster_is_no_change(hosts: Make) -> None:
+    ran, yielded = healthy(hosts)
+    assert yielded == []
+    assert ran.noops == ["the cluster is healthy"]
+
+
+def test_healthy_looks_at_nothing_while_planning(hosts: Make) -> None:
+    ran = hosts({"cp1": {}})
+    assert ran.plan(verify.healthy, settings=SETTINGS, topology=TOPOLOGY, image="agnhost:1") == []
+    assert ran.ran == []
+
+
+def test_probe_pods_try_every_path_from_every_node_and_are_removed(hosts: Make) -> None:
+    ran, _ = healthy(hosts)
+    commands = [command for _, command in ran.ran]
+    (applied,) = [command.stdin for command in commands if "apply -f -" in command.text]
+    assert "image: agnhost:1" in (applied or "")
+    tried = [command.text for command in commands if "/agnhost connect" in command.text]
+    targets = (
+        "10.244.0.5:8080",
+        "10.244.3.5:8080",
+        "probe.pyinfra-kubeadm-verify.svc:80",
+        "kubernetes.default.svc:443",
+    )
+    for name in ("probe-cp1", "probe-w1"):
+        assert [sum(f"exec {name} " in text and target in text for text in tried) for target in targets] == [1] * 4
+    assert "delete namespace pyinfra-kubeadm-verify" in commands[-1].text
+
+
+def test_cluster_that_is_not_healthy_fails_with_every_finding(hosts: Make, machine: Machine) -> None:
+    pods = json.dumps({"items": [pod("it's", "Pending")]})
+    ran, (command,) = healthy(hosts, **{"get pods -A -o json": pods, "/readyz": ""})
+    done = machine.sh(command.text)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "The cluster does not pass verification:\n"
+        "  - pod kube-system/it's is Pending, containers ready\n"
+        "  - https://10.88.0.10:6443/readyz answers nothing\n"
+    )
+    assert not [each for _, each in ran.ran if "apply -f -" in each.text]
+
+
+def test_paths_that_are_not_reached_are_named_and_the_pods_removed(hosts: Make) -> None:
+    ran, (command,) = healthy(hosts, **{"exec probe-w1 -- /agnhost connect --timeout=5s 10.244.0.5": "TIMEOUT\nfailed"})
+    assert "from the pod on w1, the pod on cp1 (10.244.0.5:8080) is not reached: TIMEOUT failed" in command.text
+    assert "delete namespace" in ran.ran[-1][1].text
+
+
+def test_probe_pods_that_do_not_start_are_a_finding_and_removed(hosts: Make) -> None:
+    ran, (command,) = healthy(hosts, **{"rollout status": {"success": False, "stderr": "timed out"}})
+    assert "cp1: waiting for the probe pods failed for cp1: timed out" in command.text
+    assert "delete namespace" in ran.ran[-1][1].text
+
+
+@pytest.mark.parametrize(
+    ("looks", "seconds", "found", "slept"),
+    [
+        ([[]], 60, [], 0),
+        ([["a"], ["b"], []], 60, [], 2),
+        ([["a"], ["b"], ["c"], ["d"]], 15, ["d"], 3),
+        ([["a"]], 0, ["a"], 0),
+    ],
+    ids=["at-once", "in-time", "too-late", "no-time"],
+)
+def test_settling_looks_again_until_all_is_well_or_time_runs_out(
+    monkeypatch: pytest.MonkeyPatch, looks: list[list[str]], seconds: int, found: list[str], slept: int
+) -> None:
+    sleeps: list[float] = []
+    monkeypatch.setattr(workload.gevent, "sleep", sleeps.append)
+    rest = iter(looks)
+    assert workload.settled(lambda: next(rest), seconds) == found
+    assert sleeps == [5] * slept
