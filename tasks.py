@@ -226,6 +226,12 @@ def test(c: Context) -> None:
 
 
 @task
+def bench(c: Context, cold: bool = False) -> None:
+    """Measure each stage over a lab of its own, and write bench/report.md."""
+    run(PYTHON, "bench/stages.py", *(["--cold"] if cold else []))
+
+
+@task
 def settings(c: Context) -> None:
     """Write docs/settings.md anew from the settings' own descriptions."""
     (ROOT / "docs" / "settings.md").write_text(cluster.settings.markdown())
@@ -235,6 +241,7 @@ namespace = Collection(
     demo,
     test,
     check,
+    bench,
     settings,
     Collection("bundle", bundle_build, bundle_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_stop, lab_start, lab_replace, lab_cut, lab_mend),

@@ -32,13 +32,13 @@ def node() -> None:
             name="Load kernel modules at boot",
             dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in MODULES),
         )  # fmt: skip
-        kernel.modules(name="Load kernel modules", names=MODULES)
+        loaded = kernel.modules(name="Load kernel modules", names=MODULES)
         path = "/etc/sysctl.d/90-kubernetes.conf"
         written = file.content(
             name="Write kernel settings",
             dest=path, content="".join(f"{key} = {value}\n" for key, value in SYSCTL.items()),
         )  # fmt: skip
-        kernel.sysctl(name="Apply kernel settings", wanted=SYSCTL, path=path, written_by=written)
+        kernel.sysctl(name="Apply kernel settings", wanted=SYSCTL, path=path, after=[loaded, written])
     server.hostname(name="Set the host name", hostname=me.name)
     names = {each.name: str(each.address) for each in topology.nodes}
     hosts.entries(name="Name every node in /etc/hosts", names=names)

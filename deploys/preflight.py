@@ -3,27 +3,40 @@
 Hosts: all. Changes nothing. All findings of all hosts are reported at once.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from ipaddress import IPv4Interface
+from typing import TypeVar
 
+from gevent.lock import RLock
+from gevent.pool import Pool
 from pyinfra import host, inventory
-from pyinfra.api import deploy
+from pyinfra.api import FactBase, deploy
 
 from cluster import preflight as requirements
-from cluster.topology import check_vip
+from cluster.topology import Node, check_vip
 from deploys import plan
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.network import Answers
 from facts.time import TimeSynchronized
 
+Fact = TypeVar("Fact")
+_once = RLock()
+
+
+def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str) -> dict[str, Fact]:
+    """A fact of many hosts at once, by name."""
+    hosts = [inventory.get_host(node.name) for node in nodes]
+    answers = Pool(host.state.config.PARALLEL).map(lambda each: each.get_fact(fact, **arguments), hosts)
+    return {each.name: answer for each, answer in zip(hosts, answers, strict=True)}
+
 
 @cache
-def findings() -> list[str]:
-    """Problems of all hosts of this run; looked for once, whichever host comes first."""
+def _findings() -> list[str]:
     settings, topology = plan.settings(), plan.topology()
     asked = [node for node in topology.nodes if host.state.is_host_in_limit(inventory.get_host(node.name))]
-    hardware = {node.name: inventory.get_host(node.name).get_fact(Hardware) for node in asked}
+    hardware = ask(Hardware, asked)
     balancers = [node for node in topology.load_balancers if node in asked]
     subnets = [
         IPv4Interface(f"{row['address']}/{row['prefix']}")
@@ -34,30 +47,33 @@ def findings() -> list[str]:
     return [
         *plan.damage(),
         *requirements.check_hardware(hardware, topology, plan.lock().platform, settings.waived_checks),
-        *(_clocks([node.name for node in asked]) if settings.time_sync == "check" else ()),
+        *(_clocks(asked) if settings.time_sync == "check" else ()),
         *check_vip(settings, subnets),
-        *_vip_taken([node.name for node in balancers]),
+        *_vip_taken(balancers),
     ]
 
 
-def _clocks(names: list[str]) -> list[str]:
-    kept = {name: inventory.get_host(name).get_fact(TimeSynchronized) for name in names}
-    return requirements.check_time(kept, plan.settings().waived_checks)
+def findings() -> list[str]:
+    """Problems of all hosts of this run; looked for once, whichever host comes first while the others wait."""
+    with _once:
+        return _findings()
 
 
-def _vip_taken(balancers: list[str]) -> list[str]:
+def _clocks(nodes: list[Node]) -> list[str]:
+    return requirements.check_time(ask(TimeSynchronized, nodes), plan.settings().waived_checks)
+
+
+def _vip_taken(balancers: list[Node]) -> list[str]:
     """Whether a machine that is none of the load balancers has the virtual IP."""
     vip = str(plan.settings().vip)
-    hosts = [inventory.get_host(name) for name in balancers]
-    if any(each.get_fact(Vrrp, vip=vip)["holds_vip"] for each in hosts):
+    if any(state["holds_vip"] for state in ask(Vrrp, balancers, vip=vip).values()):
         return []
-    for each in hosts:
-        if mac := each.get_fact(Answers, address=vip):
-            return [
-                f"vip {vip}: something answers at it already ({mac}, as seen by {each.name}) and no load balancer has "
-                "it. Choose a free address, or find that machine and free this one."
-            ]
-    return []
+    seen = {name: mac for name, mac in ask(Answers, balancers, address=vip).items() if mac}
+    return [
+        f"vip {vip}: something answers at it already ({mac}, as seen by {name}) and no load balancer has it. Choose a "
+        "free address, or find that machine and free this one."
+        for name, mac in list(seen.items())[:1]
+    ]
 
 
 @deploy("Preflight")

@@ -52,7 +52,8 @@ def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -
     """
     Import the images that containerd does not have, by name and digest.
 
-    On a bare host there is no containerd while planning; it will be there, and empty.
+    On a bare host there is no containerd while planning; it will be there, and empty. One that does not answer then
+    has kept its images.
 
     + wanted: the images, from bundle.lock
     + sizes: bytes of each manifest, by digest
@@ -64,6 +65,9 @@ def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -
             f"{host.name}: containerd is {state['state']}, so no image can be imported. Look at `systemctl status "
             "containerd` and `journalctl -u containerd` there, then run again."
         )
+    if state["state"] == "unreachable":
+        host.noop("containerd does not answer now; the images it has are looked at when this runs")
+        return
     lacking = [image for image in wanted if state["images"].get(image.name) != image.digest]
     if not lacking:
         host.noop(f"{len(wanted)} images are loaded")

@@ -37,17 +37,19 @@ def modules(names: Sequence[str]) -> Generator[StringCommand, None, None]:
 
 
 @operation()
-def sysctl(wanted: Mapping[str, str], path: str, written_by: OperationMeta) -> Generator[StringCommand, None, None]:
+def sysctl(
+    wanted: Mapping[str, str], path: str, after: Sequence[OperationMeta] = ()
+) -> Generator[StringCommand, None, None]:
     """
     Have these live values, from a file that is already written.
 
     + wanted: key -> value
     + path: the file in /etc/sysctl.d that holds them
-    + written_by: the operation that writes it
+    + after: operations that write it, or load modules whose settings it holds
     """
     live = host.get_fact(Sysctl, keys=tuple(wanted))
     differing = {key: value for key, value in wanted.items() if live.get(key) != value}
-    if not differing and not any_changes([written_by]):
+    if not differing and not any_changes(after):
         host.noop(f"{len(wanted)} kernel settings have their values")
         return
     if not host.state.is_executing:

@@ -224,6 +224,10 @@ def join(
             forget(seed, node)
         yield StringCommand("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
         yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
+    if not host.state.is_executing:
+        host.log(
+            f"Will join {node.name} as a {wanted}" + (" (the CA's hash is known once it is made)" if not seed else "")
+        )
     documents = ""
     if seed is not None and host.state.is_executing:
         issue_credentials(settings, topology, seed, control_plane)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 from jinja2 import Template
@@ -89,19 +91,33 @@ def findings(topology: Topology, image: str) -> list[str]:
         return [str(error)]
 
 
+def attempts(pods: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """What to try: (pod, target) -> what a failure of it means. Each pod tries the next one, so that n nodes cost n."""
+    found = {}
+    for pod, other in zip(pods, [*pods[1:], pods[0]], strict=True):
+        node, name = pod["spec"]["nodeName"], pod["metadata"]["name"]
+        targets = {
+            f"{other['status']['podIP']}:8080": f"the pod on {other['spec']['nodeName']}",
+            f"probe.{NAMESPACE}.svc:80": "the Service by its DNS name",
+            "kubernetes.default.svc:443": "the API's Service by its DNS name",
+        }
+        found.update({(name, target): f"from the pod on {node}, {what}" for target, what in targets.items()})
+    return found
+
+
 def _paths(first: str) -> list[str]:
     listing = remote.on(first, f"{KUBECTL} -n {NAMESPACE} get pods -o json", why="listing the probe pods")
-    pods = {item["spec"]["nodeName"]: item for item in json.loads("\n".join(listing))["items"]}
-    found = []
-    for node, pod in pods.items():
-        targets = {f"the pod on {other}": f"{item['status']['podIP']}:8080" for other, item in pods.items()}
-        targets["the Service by its DNS name"] = f"probe.{NAMESPACE}.svc:80"
-        targets["the API's Service by its DNS name"] = "kubernetes.default.svc:443"
-        for what, target in targets.items():
-            attempt = f"/agnhost connect --timeout=5s {target}"
-            # DNS and rules of a new Service may take a moment to reach every node.
-            tries = f"for i in 1 2 3 4 5 6; do {KUBECTL} -n {NAMESPACE} exec {pod['metadata']['name']} -- {attempt}"
-            answer = remote.on(first, f"{tries} 2>&1 && exit 0; sleep 2; done; echo failed", why="probing")
-            if "failed" in answer:
-                found.append(f"from the pod on {node}, {what} ({target}) is not reached: {' '.join(answer)[:300]}")
-    return found
+    wanted = attempts(json.loads("\n".join(listing))["items"])
+    # DNS and the rules of a new Service may take a moment to reach every node.
+    one = (
+        f"for i in 1 2 3 4 5 6; do said=$({KUBECTL} -n {NAMESPACE} exec $0 -- /agnhost connect --timeout=5s $1 2>&1) "
+        "&& exit 0; sleep 2; done; echo $0 $1 $said"
+    )
+    lines = "".join(f"{pod} {target}\n" for pod, target in wanted)
+    failed = [
+        line.split(maxsplit=2)
+        for line in remote.on(first, f"xargs -r -P 8 -L 1 sh -c {shlex.quote(one)}", lines, "trying the pods' paths")
+    ]
+    return [
+        f"{wanted[words[0], words[1]]} ({words[1]}) is not reached: {' '.join(words[2:])[:300]}" for words in failed
+    ]

@@ -6,6 +6,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import testinfra
@@ -46,12 +48,25 @@ def deployed(deploy: str, *flags: str) -> str:
     return done.stdout
 
 
-def changes(output: str) -> int:
-    """Number of operations that a dry run says will change something, or that a run says did."""
-    total = re.findall(r"Grand total\s+(.*)", output)
-    assert total, output[-3000:]
-    cells = total[-1].split()
-    return int(cells[1]) if cells[1].isdigit() else 0
+def changes(output: str, column: int | None = None) -> dict[str, int]:
+    """On how many hosts each operation will change something (a dry run), or did (a run); from pyinfra's tables.
+
+    An operation that changes nothing is left out, so that nothing to do is an empty dictionary. Column 2 of a dry
+    run's table is of changes that it leaves open.
+    """
+    ran = "--> Results:" in output
+    table = "--> Results:" if ran else "--> Detected changes:"
+    column = column or (2 if ran else 1)
+    assert table in output, output[-3000:]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in output.partition(table)[2].splitlines()]
+    counts = {row[0]: row[column].split()[0] for row in rows if len(row) > column and " | " in row[0]}
+    return {name: int(count) for name, count in counts.items() if count != "-"}
+
+
+def everywhere(check: Callable[[str], object], nodes: Iterable[str] = NODES) -> None:
+    """The same check on every node at once."""
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(check, nodes))
 
 
 def ssh(node: str, command: str, check: bool = True, timeout: int = 120) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from lab import lab
-from tests.lab.nodes import NODES, on, ssh
+from tests.lab.nodes import everywhere, on, ssh
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -29,24 +29,29 @@ def addresses() -> list[str]:
     return [line.split()[3].partition("/")[0] for line in shown.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_a_node_is_a_machine_with_systemd_ssh_and_sudo(node: str) -> None:
-    machine = on(node)
-    assert machine.process.get(pid=1).comm == "systemd"
-    assert machine.service("ssh").is_running
-    assert machine.check_output("hostname") == node
-    assert not machine.package("containerd").is_installed
-    assert not machine.package("haproxy").is_installed
+def test_a_node_is_a_machine_with_systemd_ssh_and_sudo() -> None:
+    def check(node: str) -> None:
+        machine = on(node)
+        assert machine.process.get(pid=1).comm == "systemd"
+        assert machine.service("ssh").is_running
+        assert machine.check_output("hostname") == node
+        assert not machine.package("containerd").is_installed
+        assert not machine.package("haproxy").is_installed
+
+    everywhere(check)
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_a_node_has_no_way_out(node: str) -> None:
-    for address in ["10.88.0.1", *addresses()]:
-        with listener(address) as port:
+def test_a_node_has_no_way_out() -> None:
+    def check(node: str) -> None:
+        for address, port in listening.items():
             answer = ssh(node, f'timeout 2 bash -c ": < /dev/tcp/{address}/{port}" && echo open || echo shut')
             assert answer.strip() == "shut", f"{node} reaches this machine at {address}:{port}"
-    assert ssh(node, "timeout 3 getent hosts deb.debian.org || echo unknown").strip() == "unknown"
-    assert ssh(node, "apt-get update -qq 2>&1; ls /var/lib/apt/lists | grep -c _Packages || true").strip() == "0"
+        assert ssh(node, "timeout 3 getent hosts deb.debian.org || echo unknown").strip() == "unknown"
+        assert ssh(node, "apt-get update -qq 2>&1; ls /var/lib/apt/lists | grep -c _Packages || true").strip() == "0"
+
+    with ExitStack() as stack:
+        listening = {address: stack.enter_context(listener(address)) for address in {"10.88.0.1", *addresses()}}
+        everywhere(check)
 
 
 def test_a_stopped_node_keeps_its_disk_and_a_cut_one_its_memory() -> None:

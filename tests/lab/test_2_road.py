@@ -40,9 +40,9 @@ def plan(bare: None) -> str:
 
 
 def test_a_dry_run_of_bare_nodes_names_every_step(plan: str) -> None:
-    assert changes(plan) > 20
+    assert len(changes(plan)) > 20
     for step in (
-        "Will install containerd=", "Will install haproxy=", "Will import registry.k8s.io/kube-apiserver:v1.36.2",
+        ", containerd=1.6.20", ", haproxy=2.6.12", "Will import registry.k8s.io/kube-apiserver:v1.36.2",
         "Will install /usr/bin/kubeadm", "Will create /etc/containerd/config.toml", "SystemdCgroup = true",
         "Will create /etc/haproxy/haproxy.cfg", "server cp3 10.88.0.23:6443",
         "Will create /etc/keepalived/keepalived.conf",
@@ -53,25 +53,25 @@ def test_a_dry_run_of_bare_nodes_names_every_step(plan: str) -> None:
 
 
 def test_a_dry_run_leaves_no_question_open(plan: str) -> None:
-    assert "Conditional" not in plan, plan[-4000:]
+    assert changes(plan, column=2) == {}
 
 
 def test_the_run_changes_what_the_plan_said(plan: str, cluster: str) -> None:
-    assert changes(cluster) == changes(plan), cluster[-6000:]
+    assert changes(cluster) == changes(plan)
 
 
 def test_a_second_dry_run_and_run_change_nothing(cluster: str) -> None:
     before = snapshot_of_configuration()
     for flags in (("--dry", "--diff"), ("-y",)):
         output = deployed("cluster", *flags)
-        assert changes(output) == 0, f"{flags}: {output[-6000:]}"
+        assert changes(output) == {}, f"{flags}: {output[-6000:]}"
     assert snapshot_of_configuration() == before
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_each_layer_alone_changes_nothing_more(cluster: str, layer: str) -> None:
     output = deployed(layer, "-y")
-    assert changes(output) == 0, output[-4000:]
+    assert changes(output) == {}, output[-4000:]
 
 
 def snapshot_of_configuration() -> dict[str, str]:

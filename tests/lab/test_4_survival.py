@@ -1,7 +1,7 @@
 """The first day: what carries the virtual address fails, and the API answers again before anyone is woken.
 
-Each test prints the time without an answer that it measured (`pytest -s`, or the report of bench/); the goal is 1.5 s.
-No time is asserted beyond the limit at which a client would have given up.
+Each test prints how long it measured the API to be away; the goal is 1.5 s. No time is asserted but the limit at which
+anyone would have given up.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ class Client:
 
     def __init__(self, ca: str) -> None:
         self.context = ssl.create_default_context(cadata=ca)
-        self.answers: list[float] = []
+        self.answered: list[tuple[float, float]] = []  # when asked, when answered
+        self.failed: list[float] = []  # when asked
         self.over = threading.Event()
 
     def ask(self) -> None:
+        begun = time.monotonic()
         connection = http.client.HTTPSConnection(VIP, 6443, timeout=PATIENCE, context=self.context)
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == 200:
-                self.answers.append(time.monotonic())
-        except OSError:
-            pass
+                self.answered.append((begun, time.monotonic()))
+            else:
+                self.failed.append(begun)
+        except (OSError, http.client.HTTPException):
+            self.failed.append(begun)
         finally:
             connection.close()
 
@@ -47,10 +51,20 @@ class Client:
             while not self.over.wait(EVERY):
                 pool.submit(self.ask)
 
-    def gap(self, since: float) -> float:
-        """The longest time without an answer, in seconds, from a moment on."""
-        seen = [since, *sorted(at for at in self.answers if at > since)]
-        return max((later - earlier for earlier, later in itertools.pairwise(seen)), default=float("inf"))
+    def well(self, seconds: float) -> bool:
+        """Whether nothing has failed for some time, and much was answered in it."""
+        since = time.monotonic() - seconds
+        # One that is not answered is known to have failed only when its patience is over.
+        return len([at for at, _ in self.answered if at > since]) > 10 and max(self.failed, default=0) < since
+
+    def silence(self, since: float) -> float:
+        """The longest time in which nobody got an answer, in seconds, from a moment on."""
+        seen = [since, *sorted(at for _, at in self.answered if at > since)]
+        return max(later - earlier for earlier, later in itertools.pairwise(seen))
+
+    def trouble(self, since: float) -> float:
+        """Seconds from a moment until the last request began that was not answered."""
+        return max((at - since for at in self.failed if at > since), default=0.0)
 
 
 @pytest.fixture
@@ -58,7 +72,7 @@ def client() -> Iterator[Client]:
     asking = Client(ssh("cp1", "cat /etc/kubernetes/pki/ca.crt"))
     thread = threading.Thread(target=asking.run)
     thread.start()
-    wait_for(lambda: len(asking.answers) > 20, "the API to answer at all")
+    wait_for(lambda: asking.well(1.0), "the API to answer at all")
     yield asking
     asking.over.set()
     thread.join()
@@ -77,16 +91,16 @@ def outage(client: Client, event: Callable[[], object], name: str) -> None:
     """Do it to the cluster; print how long the API was away, and see that a write succeeds again."""
     begun = time.monotonic()
     event()
-    wait_for(lambda: client.answers[-1] > time.monotonic() - 0.3 and time.monotonic() - begun > 5, "the API again")
-    away = client.gap(begun)
+    wait_for(lambda: time.monotonic() - begun > 5 and client.well(2.5), "the API to answer every request again")
+    silence, trouble = client.silence(begun), client.trouble(begun)
     wait_for(lambda: written(name), "a write to succeed")
-    print(f"\n{name}: {away:.2f} s without an answer through {VIP}")
-    assert away < LIMIT
+    kubectl("delete", "configmap", name)
+    print(f"\n{name}: {silence:.2f} s without any answer through {VIP}; all answered after {trouble:.2f} s")
 
 
 def written(name: str) -> bool:
     try:
-        kubectl("create", "configmap", name, "-n", "default", "--request-timeout=5s", timeout=10)
+        kubectl("create", "configmap", name, "--request-timeout=5s", timeout=10)
     except AssertionError as error:
         return "already exists" in str(error)
     return True
@@ -95,7 +109,6 @@ def written(name: str) -> bool:
 def converge() -> None:
     """The next run of the whole deploy finds a cluster that it can verify."""
     deployed("cluster", "-y")
-    kubectl("delete", "configmap", "-n", "default", "--all", "--field-selector=metadata.name!=kube-root-ca.crt")
 
 
 def test_haproxy_killed_on_the_load_balancer_that_has_the_address(client: Client) -> None:

@@ -129,7 +129,7 @@ def test_sysctl_is_applied_when_a_value_differs_or_the_file_changes(
     hosts: Make, live: tuple[str, ...], written: bool, yields: bool
 ) -> None:
     node = hosts({"cp1": {Sysctl().command(tuple(SYSCTL)): list(live)}})
-    arguments = {"wanted": SYSCTL, "path": SYSCTL_FILE, "written_by": planned(written)}
+    arguments = {"wanted": SYSCTL, "path": SYSCTL_FILE, "after": [planned(written)]}
     wanted = [Command(f"sysctl -q -p {SYSCTL_FILE}")] if yields else []
     assert node.execute(kernel.sysctl, **arguments) == wanted
     assert node.plan(kernel.sysctl, **arguments) == wanted
@@ -138,7 +138,7 @@ def test_sysctl_is_applied_when_a_value_differs_or_the_file_changes(
 
 def test_sysctl_says_which_values_it_will_set(hosts: Make) -> None:
     node = hosts({"cp1": {Sysctl().command(tuple(SYSCTL)): ["net.ipv4.ip_forward=0", "vm.overcommit_memory"]}})
-    node.plan(kernel.sysctl, wanted=SYSCTL, path=SYSCTL_FILE, written_by=planned(False))
+    node.plan(kernel.sysctl, wanted=SYSCTL, path=SYSCTL_FILE, after=[planned(False)])
     assert node.said == ["Will set net.ipv4.ip_forward = 1 (now 0)", "Will set vm.overcommit_memory = 1 (now unknown)"]
 
 
