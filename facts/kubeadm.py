@@ -8,6 +8,11 @@ from typing import Any, Literal, TypedDict, cast
 from pyinfra.api import FactBase
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=10s"
+# This node's own API server: the kubeconfig's is the virtual IP, where any of them may answer.
+OWN = (
+    "s=$(sed -n 's/.*--advertise-address=//p' /etc/kubernetes/manifests/kube-apiserver.yaml 2>/dev/null); "
+    f'k="{KUBECTL} ${{s:+--server=https://$s:6443}}"; '
+)
 MADE_BY_INIT = "configmap/kubeadm-config daemonset/kube-proxy"
 KUBECONFIGS = ("admin", "super-admin", "bootstrap-kubelet", "kubelet", "controller-manager", "scheduler")
 STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
@@ -101,7 +106,7 @@ class ClusterConfig(FactBase[ClusterState]):
 
         {"state": "initialised", "nodes": {"cp1": {"ready": True, "roles": ["control-plane"]}}}
 
-    "none": no admin.conf here. "unreachable": there is one, but the API does not answer.
+    "none": no admin.conf here. "unreachable": there is one, but this node's own API server does not answer.
     "not-initialised": it answers, but lacks something `kubeadm init` makes; the DaemonSet kube-proxy is the
     last (kubeadm 1.36, cmd/init.go). With kube-proxy disabled in kubeadm this would need another sign.
     """
@@ -112,9 +117,9 @@ class ClusterConfig(FactBase[ClusterState]):
 
     def command(self) -> str:
         return (
-            "if ! test -s /etc/kubernetes/admin.conf; then echo none; "
-            f"elif ! n=$({KUBECTL} get nodes -o json 2>/dev/null); then echo unreachable; "
-            f"elif ! m=$({KUBECTL} -n kube-system get --ignore-not-found -o name {MADE_BY_INIT} 2>/dev/null); "
+            f"{OWN} if ! test -s /etc/kubernetes/admin.conf; then echo none; "
+            "elif ! n=$($k get nodes -o json 2>/dev/null); then echo unreachable; "
+            f"elif ! m=$($k -n kube-system get --ignore-not-found -o name {MADE_BY_INIT} 2>/dev/null); "
             'then echo unreachable; elif test "$(echo "$m" | wc -l)" -ne 2; then echo not-initialised; '
             'else echo initialised; fi; printf "%s\\n" "$n"'
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import shlex
 import tarfile
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from gevent.lock import RLock
@@ -20,25 +20,25 @@ from cluster.pieces import NODE_DIRECTORY
 from facts.checksum import Checksums
 
 _packing = RLock()
-
-
-@cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A private directory that goes when pyinfra does."""
-    return tempfile.TemporaryDirectory(prefix="pyinfra-kubeadm-")
+_archives: dict[str, int] = {}
 
 
 def archive(source: Path, files: Sequence[File]) -> Path:
-    """One tar of these pieces; hosts that lack the same pieces share it."""
+    """The path of one tar of these pieces; hosts that lack the same pieces share it.
+
+    The file has no name, so that it is gone with this process however that ends. Linux opens it anew under /proc for
+    each host that reads it.
+    """
     key = hashlib.sha256("\n".join(f"{file.sha256} {file.path}" for file in files).encode()).hexdigest()
-    path = Path(_scratch().name) / f"{key}.tar"
     with _packing:
-        if not path.exists():
-            with tarfile.open(path.with_suffix(".new"), "w") as tar:
-                for file in files:
-                    tar.add(source / file.path, file.path, recursive=False)
-            path.with_suffix(".new").rename(path)
-    return path
+        if key not in _archives:
+            with tempfile.TemporaryFile() as packed:
+                with tarfile.open(fileobj=packed, mode="w") as tar:
+                    for file in files:
+                        tar.add(source / file.path, file.path, recursive=False)
+                packed.flush()
+                _archives[key] = os.dup(packed.fileno())
+    return Path(f"/proc/self/fd/{_archives[key]}")
 
 
 def unpack_script(uploaded: str, target: str, size: int) -> str:

@@ -170,7 +170,10 @@ def forget(seed: Node, node: Node) -> None:
         f'all=$({ETCDCTL} member list) && id=$(echo "$all" | '
         f"awk -F', ' '$4 == \"https://{node.address}:2380\" {{print $1}}') && "
         f'{{ test -z "$id" || {ETCDCTL} member remove "$id"; }} && '
-        f"{KUBECTL} delete node {node.name} --ignore-not-found"
+        # At the seed's own API server: behind the virtual IP may still be the one whose etcd has just been dropped. And
+        # more than once: etcd may be choosing a leader.
+        f"for i in 1 2 3 4 5 6; do {KUBECTL} --server=https://{seed.address}:6443 delete node {node.name} "
+        "--ignore-not-found && exit 0; sleep 5; done; exit 1"
     )
     remote.on(seed.name, script, why=f"removing what an interrupted join left of {node.name}")
 
