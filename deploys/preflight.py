@@ -32,7 +32,6 @@ def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str) -> 
     return {each.name: answer for each, answer in zip(hosts, answers, strict=True)}
 
 
-@cache
 def _findings() -> list[str]:
     settings, topology = plan.settings(), plan.topology()
     asked = [node for node in topology.nodes if host.state.is_host_in_limit(inventory.get_host(node.name))]
@@ -53,10 +52,21 @@ def _findings() -> list[str]:
     ]
 
 
+@cache
+def _outcome() -> list[str] | Exception:
+    try:
+        return _findings()
+    except Exception as error:  # kept, so that no other host asks everyone again
+        return error
+
+
 def findings() -> list[str]:
     """Problems of all hosts of this run; looked for once, whichever host comes first while the others wait."""
     with _once:
-        return _findings()
+        outcome = _outcome()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _clocks(nodes: list[Node]) -> list[str]:

@@ -45,7 +45,7 @@ def unpack_script(uploaded: str, target: str, size: int) -> str:
     """Shell that unpacks an archive beside `target`, checks every piece against the list on its standard input,
     and only then moves them in."""
     return (
-        f"umask 022; mkdir -p {target} && s=$(mktemp -d {target}.XXXXXXXX) && "
+        f'umask 022; mkdir -p {target} && s={target}.new && rm -rf "$s" && mkdir "$s" && '
         f"trap 'rm -rf \"$s\" {uploaded}' EXIT && "
         f"free=$(df -Pk {target} | awk 'NR == 2 {{print $4}}') && "
         f'{{ test "$free" -gt {size // 1024} || {{ '

@@ -57,7 +57,10 @@ def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]
         yield from file.content._inner(dest=dest, content=text)
         return
     if host.state.is_executing:
-        raise OperationError(f"{host.name}: no control plane has {CA}. Run deploys/load_balancer.py without --limit.")
+        raise OperationError(
+            f"{host.name}: no control plane has {CA}. If one has failed above, mend it first; else run "
+            "deploys/load_balancer.py without --limit, so that the first control plane makes it."
+        )
     host.log(f"Will create {dest} (its content is known once the CA is made)")
     yield StringCommand("# the CA is not made yet")
 

@@ -1,0 +1,704 @@
+"""Machines with a memory, behind pyinfra's `@fake` connector: they know what these deploys ask and do, and no more.
+
+A command is recognised by the text that the fact's class or the operation's own function makes of it. One that nobody
+expects fails, and so does one that would fail on a real machine: no image without containerd, no join without a
+cluster. log.jsonl has every command in the order of their ends, state.json what the machines have become.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import hashlib
+import json
+import re
+import shlex
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import yaml
+from pyinfra.connectors import fake
+from pyinfra.connectors.util import CommandOutput, OutputLine
+from pyinfra.context import ctx_host
+from pyinfra.facts.server import Hostname, TmpDir, Which
+
+from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
+from facts.cgroup import Cgroup
+from facts.checksum import Checksums
+from facts.containerd import Images
+from facts.etcd import Members
+from facts.file import FileState
+from facts.haproxy import Backends
+from facts.hardware import Hardware
+from facts.keepalived import Vrrp
+from facts.kernel import KernelModules, Sysctl
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from facts.kubernetes import Manifest
+from facts.network import Answers
+from facts.package import Packages
+from facts.service import Unit
+from facts.swap import Swap
+from facts.time import TimeSynchronized
+from operations import kubernetes, swap, verify, workload
+from operations.file import write_script
+from operations.kubeadm import ready
+
+KUBERNETES = "/etc/kubernetes"
+CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
+ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib/etcd/member"
+HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
+BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+# What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
+BRINGS = {
+    "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
+    "haproxy": ("haproxy.service", True, HAPROXY),
+    "keepalived": ("keepalived.service", False, None),
+    "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
+}
+
+
+class Refused(Exception):
+    """What the machine says on standard error when a command fails."""
+
+
+class World:
+    """All machines, and the cluster that those have made which ran kubeadm."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        state = json.loads((directory / "state.json").read_text())
+        self.clock: int = state["clock"]
+        self.cluster: dict[str, Any] = state["cluster"]
+        self.nodes = {name: Node(self, name, each) for name, each in state["nodes"].items()}
+        self.log = (directory / "log.jsonl").open("a", buffering=1)
+
+    def tick(self) -> int:
+        self.clock += 1
+        return self.clock
+
+    def save(self) -> None:
+        nodes = {node.name: node.state for node in self.nodes.values()}
+        state = {"clock": self.clock, "cluster": self.cluster, "nodes": nodes}
+        (self.directory / "state.json").write_text(json.dumps(state))
+
+    def holder(self, vip: str) -> str | None:
+        """The load balancer that carries the virtual IP and passes connections on."""
+        for node in self.nodes.values():
+            up = node.active("haproxy.service") and node.active("keepalived.service")
+            if up and f"{vip}/32" in node.files[KEEPALIVED]["text"]:
+                return node.name
+        return None
+
+
+class Node:
+    """One machine."""
+
+    def __init__(self, world: World, name: str, state: dict[str, Any]) -> None:
+        self.world, self.name, self.state = world, name, state
+        self.files: dict[str, dict[str, Any]] = state["files"]
+        self.units: dict[str, dict[str, Any]] = state["units"]
+
+    def write(self, path: str, text: str, mode: str = "644", owner: str = "root:root") -> None:
+        self.files[path] = {"text": text, "mode": mode, "owner": owner, "changed": self.world.clock}
+
+    def sha256(self, path: str) -> str:
+        return hashlib.sha256(self.files[path]["text"].encode()).hexdigest()
+
+    def active(self, unit: str) -> bool:
+        return self.units.get(unit, {}).get("active", False)
+
+    def unit(self, name: str) -> dict[str, Any]:
+        if f"/etc/systemd/system/{name}" in self.files:
+            self.units.setdefault(name, {"active": False, "enabled": False, "since": ""})
+        if name not in self.units:
+            raise Refused(f"Unit {name} not found.")
+        return self.units[name]
+
+    def has(self, program: str) -> bool:
+        return f"/usr/bin/{program}" in self.files or program in self.state["packages"]
+
+    def api(self) -> None:
+        """Refuse unless the API server of this control plane answers kubectl."""
+        if not (self.has("kubectl") and ADMIN in self.files and self.name in self.world.cluster["nodes"]):
+            raise Refused("The connection to the server was refused - did you specify the right host or port?")
+
+    def refuse_unprepared(self, control_plane: bool) -> None:
+        """kubeadm's preflight, as far as earlier layers see to it."""
+        loaded = {short_name(name) for name in self.state["images"]}
+        wanted = {"pause", "kube-proxy", "flannel", *(STATIC_PODS if control_plane else ())}
+        checks = {
+            "programs are missing": self.has("kubeadm") and self.has("kubelet") and self.has("crictl"),
+            "kubelet is not enabled": self.units.get("kubelet.service", {}).get("enabled"),
+            "the container runtime is not running": self.active("containerd.service"),
+            "images are missing": wanted <= loaded,
+            "running with swap on": not self.state["swap"],
+            "ip_forward is not 1": self.state["sysctl"].get("net.ipv4.ip_forward") == "1",
+            "modules are missing": set(self.state["modules"].values()) == {"loaded"},
+            "the host name does not resolve": f" {self.name}\n" in self.files["/etc/hosts"]["text"],
+            "it is part of a cluster already": f"{KUBERNETES}/kubelet.conf" not in self.files,
+        }
+        if failed := [what for what, well in checks.items() if not well]:
+            raise Refused(f"[preflight] {self.name}: {', '.join(failed)}")
+
+    def become(self, role: str) -> None:
+        """What `kubeadm init` and `kubeadm join` leave behind."""
+        names = ["kubelet.conf", "pki/ca.crt"]
+        if role == "control-plane":
+            names += [f"manifests/{name}.yaml" for name in STATIC_PODS]
+            names += ["admin.conf", "pki/etcd/healthcheck-client.key"]
+            self.write(ETCD_DATA, "")
+        for name in names:
+            own = f"{name} of {self.name}, made at {self.world.clock}\n"
+            self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
+        self.write("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\n")
+        self.unit("kubelet.service").update(active=True, since=self.world.clock)
+        self.world.cluster["nodes"][self.name] = role
+
+
+class FakeNode(fake.FakeConnector):
+    """`@fake` with these machines; unlike pyinfra's own, its hosts have names that a node can have."""
+
+    world: World
+
+    @staticmethod
+    def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        yield str(name), {}, ["@fake"]
+
+    def run_shell_command(self, command: Any, *_: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        text = str(command)
+        if text.startswith("sh -c "):
+            text = shlex.split(text)[2]
+        return self._do(text, str(arguments.get("_stdin") or ""))
+
+    def put_file(self, filename_or_io: Any, remote_filename: str, *_: Any, **__: Any) -> bool:
+        return self._do(f"upload {remote_filename}", str(filename_or_io))[0]
+
+    def get_file(self, remote_filename: str, *_: Any, **__: Any) -> bool:
+        return self._do(f"download {remote_filename}", "")[0]
+
+    def _do(self, text: str, stdin: str) -> tuple[bool, CommandOutput]:
+        node = self.world.nodes[self.host.name]
+        # That of the host which has the command done; it may be done on another one.
+        operation = ctx_host.get().executing_op_hash if ctx_host.isset() else None
+        began, kind, ok, answer = self.world.tick(), "unexpected", False, f"nobody expects: {text}"
+        for each, pattern, function in COMMANDS:
+            if found := pattern.fullmatch(text):
+                kind = each
+                # Other hosts have their turns between the beginning of a command and its end.
+                for _ in range(1 if kind == "fact" else 20):
+                    gevent.sleep(0)
+                groups = found.groupdict()
+                if "stdin" in function.__code__.co_varnames[: function.__code__.co_argcount]:
+                    groups["stdin"] = stdin
+                try:
+                    for fault, words in node.state["faults"].items():
+                        if re.search(fault, text):
+                            raise Refused(words)
+                    ok, answer = True, function(node, **groups) or ""
+                except Refused as error:
+                    answer = str(error)
+                break
+        record = {
+            "host": node.name, "kind": kind, "ok": ok, "began": began, "ended": self.world.tick(), "command": text,
+            "operation": min(self.state.op_meta[operation].names) if operation else None,
+        }  # fmt: skip
+        self.world.log.write(json.dumps(record) + "\n")
+        stream = "stdout" if ok else "stderr"
+        return ok, CommandOutput([OutputLine(stream, line) for line in answer.splitlines()])
+
+
+def install(directory: Path) -> None:
+    """Have `@fake` mean the machines of this directory, in this process."""
+    FakeNode.world = World(directory)
+    fake.FakeConnector = FakeNode
+    atexit.register(FakeNode.world.save)
+
+
+Function = Callable[..., str | None]
+COMMANDS: list[tuple[str, re.Pattern[str], Function]] = []
+
+
+def like(text: str) -> re.Pattern[str]:
+    """Recognise a command that was made with words such as ANY_path in place of its arguments."""
+    seen: set[str] = set()
+
+    def group(found: re.Match[str]) -> str:
+        name = found[1]
+        again, _ = name in seen, seen.add(name)
+        return f"(?P={name})" if again else f"(?P<{name}>.+?)"
+
+    return re.compile(re.sub(r"ANY_([a-z]+)", group, re.escape(text)), re.DOTALL)
+
+
+def fact(kind: type[Any], **arguments: Any) -> Callable[[Function], Function]:
+    """The function answers this fact as its command would."""
+    return command(like(str(kind().command(**arguments))), "fact")
+
+
+def command(pattern: re.Pattern[str] | str, kind: str = "change") -> Callable[[Function], Function]:
+    """The function does what this command does; it "read"s, "probe"s without lasting effect, or "change"s."""
+
+    def add(function: Function) -> Function:
+        COMMANDS.append((kind, re.compile(pattern, re.DOTALL) if isinstance(pattern, str) else pattern, function))
+        return function
+
+    return add
+
+
+# Facts
+
+
+@fact(Hostname)
+def _(node: Node) -> str:
+    return node.state["hostname"]
+
+
+@fact(Which, command="ANY_program")
+def _(node: Node, program: str) -> str:
+    return f"/usr/bin/{program}"
+
+
+@fact(TmpDir)
+def _(node: Node) -> str:
+    return "/tmp"
+
+
+@fact(Cgroup)
+def _(node: Node) -> str:
+    kubelet = "kubelet systemd\n" if "/var/lib/kubelet/config.yaml" in node.files else ""
+    return f"version 2\n{kubelet}"
+
+
+@fact(Hardware)
+def _(node: Node) -> str:
+    links = [{"ifname": "eth0", "addr_info": [{"family": "inet", "local": node.state["address"], "prefixlen": 24}]}]
+    machine = {
+        "hostname": node.state["hostname"], "cpus": node.state["cpus"], "memory": 4096, "kernel": "6.1.0-31-amd64",
+        "machine": "x86_64", "os_id": "debian", "os_version": "12", "machine_id": f"machine-{node.name}",
+        "systemd": "yes", "disk": 51200, "addr": json.dumps(links),
+    }  # fmt: skip
+    return "\n".join(f"{key} {value}" for key, value in machine.items())
+
+
+@fact(Checksums, paths=("ANY_paths",))
+def _(node: Node, paths: str) -> str:
+    return "\n".join(f"{node.sha256(path)} *{path}" for path in shlex.split(paths) if path in node.files)
+
+
+@fact(FileState, path="ANY_path", secret=True)
+def _(node: Node, path: str) -> str:
+    if path not in node.files:
+        return ""
+    return f"{node.files[path]['mode']} {node.files[path]['owner'].replace(':', ' ')}\n{node.sha256(path)}  -"
+
+
+@fact(FileState, path="ANY_path")
+def _(node: Node, path: str) -> str:
+    if path not in node.files:
+        return ""
+    file = node.files[path]
+    return f"{file['mode']} {file['owner'].replace(':', ' ')}\n{base64.b64encode(file['text'].encode()).decode()}"
+
+
+@fact(Packages, names=("ANY_names",))
+def _(node: Node, names: str) -> str:
+    there = {name: node.state["packages"][name] for name in shlex.split(names) if name in node.state["packages"]}
+    return "\n".join(
+        f"{name} {each['version']} {'hold' if each['held'] else 'install'} installed" for name, each in there.items()
+    )
+
+
+@fact(Unit, unit="ANY_unit")
+def _(node: Node, unit: str) -> str:
+    return unit_state(node, unit, "")
+
+
+@fact(Unit, unit="ANY_unit", files=("ANY_files",))
+def unit_state(node: Node, unit: str, files: str) -> str:
+    times = [f"changed={node.files[path]['changed']}" for path in shlex.split(files) if path in node.files]
+    try:
+        state = node.unit(unit)
+    except Refused:
+        return "\n".join(["LoadState=not-found", "ActiveState=inactive", "UnitFileState=", *times])
+    active, enabled = "active" if state["active"] else "inactive", "enabled" if state["enabled"] else "disabled"
+    shown = [f"ActiveState={active}", f"UnitFileState={enabled}", f"ActiveEnterTimestamp=@{state['since']}"]
+    return "\n".join(["LoadState=loaded", *shown, *times])
+
+
+@fact(Swap)
+def _(node: Node) -> str:
+    on = [f"device {device} partition 1 0 -2" for device in node.state["swap"]]
+    return "\n".join([*on, *(f"fstab {line}" for line in node.state["fstab"])])
+
+
+@fact(KernelModules, names=("ANY_names",))
+def _(node: Node, names: str) -> str:
+    return "\n".join(f"{name} {node.state['modules'].get(name, 'absent')}" for name in shlex.split(names))
+
+
+@fact(Sysctl, keys=("ANY_keys",))
+def _(node: Node, keys: str) -> str:
+    live = node.state["sysctl"]
+    return "\n".join(f"{key}={live.get(key, 0)}" if known(node, key) else key for key in shlex.split(keys))
+
+
+def known(node: Node, key: str) -> bool:
+    """Settings of bridges are there once their module is."""
+    return key not in BRIDGE or node.state["modules"]["br_netfilter"] == "loaded"
+
+
+@fact(Images)
+def _(node: Node) -> str:
+    if not node.has("containerd"):
+        return "absent"
+    if not node.active("containerd.service"):
+        return "unreachable"
+    return "\n".join(["running", *(f"{name} {digest}" for name, digest in node.state["images"].items())])
+
+
+@fact(Vrrp, vip="ANY_vip")
+def _(node: Node, vip: str) -> str:
+    words = {"installed": node.has("keepalived"), "running": node.active("keepalived.service")}
+    return "\n".join(word for word, true in {**words, "vip": node.world.holder(vip) == node.name}.items() if true)
+
+
+@fact(Answers, address="ANY_address")
+def _(node: Node, address: str) -> str:
+    return f"replied\n{address} dev eth0 lladdr 52:54:00:00:00:01 REACHABLE" if node.world.holder(address) else ""
+
+
+@fact(TimeSynchronized)
+def _(node: Node) -> str:
+    return "yes"
+
+
+@fact(Backends)
+def _(node: Node) -> str:
+    if not node.has("haproxy"):
+        return "absent"
+    if not node.active("haproxy.service"):
+        return "unreachable"
+    rows = ["running", "# pxname,svname,status,addr,check_status"]
+    for name, address in re.findall(r"^ +server (\S+) (\S+)", node.files[HAPROXY]["text"], re.MULTILINE):
+        status = "UP" if node.world.cluster["nodes"].get(name) == "control-plane" else "DOWN"
+        rows.append(f"kube-apiserver,{name},{status},{address},L7OK")
+    return "\n".join(rows)
+
+
+@fact(Members)
+def _(node: Node) -> str:
+    if ETCD_KEY not in node.files or not node.has("etcdctl"):
+        return "absent"
+    names = [name for name, role in node.world.cluster["nodes"].items() if role == "control-plane"]
+    members = [{"ID": str(number), "name": name, "clientURLs": [name]} for number, name in enumerate(names)]
+    health = [{"endpoint": name, "health": True} for name in names]
+    return "\n".join(["running", json.dumps({"members": members}), json.dumps(health)])
+
+
+@fact(KubeadmNode)
+def _(node: Node) -> str:
+    shown = re.compile(rf"{KUBERNETES}/(manifests/[^/]+\.yaml|[^/]+\.conf|pki/ca\.crt)")
+    lines = [f"file {found[1]}" for path in node.files if (found := shown.fullmatch(path))]
+    if ETCD_DATA in node.files:
+        lines.append("etcd")
+    if CA in node.files:
+        lines.append(f"hash {node.sha256(CA)}")
+    return "\n".join(lines)
+
+
+@fact(ClusterConfig)
+def _(node: Node) -> str:
+    if ADMIN not in node.files:
+        return "none"
+    try:
+        return f"initialised\n{get_nodes(node)}"
+    except Refused:
+        return "unreachable"
+
+
+@fact(JoinInfo)
+def _(node: Node) -> str:
+    return "\n".join(f"token {token.split('.')[0]}" for token in node.world.cluster["tokens"])
+
+
+@fact(Manifest, path="ANY_path")
+def _(node: Node, path: str) -> str:
+    if path not in node.files:
+        return "absent"
+    return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
+
+
+# Files, packages and units
+
+
+@command(r"upload (?P<path>\S+)")
+def _(node: Node, path: str, stdin: str) -> None:
+    with tarfile.open(stdin) as tar:
+        pieces = {member.name: tar.extractfile(member).read().decode() for member in tar.getmembers()}
+    node.write(path, json.dumps(pieces))
+
+
+@command(r"umask 022; mkdir -p .* tar -x --no-same-owner -f (?P<uploaded>\S+) .* sha256sum --quiet -c - .*")
+def _(node: Node, uploaded: str, stdin: str) -> None:
+    pieces = json.loads(node.files.pop(uploaded)["text"])
+    for line in stdin.splitlines():
+        digest, path = line.split("  ")
+        if hashlib.sha256(pieces[path].encode()).hexdigest() != digest:
+            raise Refused(f"{path}: FAILED\nsha256sum: WARNING: 1 computed checksum did NOT match")
+    for path, text in pieces.items():
+        node.write(f"{NODE_DIRECTORY}/{path}", text)
+
+
+@command(r"mkdir -p \S+ && install -m 755 (?P<source>\S+) (?P<path>\S+)\.new && mv -fT (?P=path)\.new (?P=path)")
+def _(node: Node, source: str, path: str) -> None:
+    if source not in node.files:
+        raise Refused(f"install: cannot stat '{source}': No such file or directory")
+    node.write(path, node.files[source]["text"], "755")
+
+
+@command(like(write_script("/ANY_directory/ANY_name", "ANY_mode", "ANY_user", "ANY_group", "ANY_check {}")))
+def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, check: str, stdin: str) -> None:
+    program = check.split()[0]
+    if not node.has(program):
+        raise Refused(f"sh: 1: {program}: not found")
+    for path in re.findall(r"ca-file (\S+)", stdin):
+        if path not in node.files:
+            raise Refused(f"[ALERT] unable to load CA file '{path}'")
+    node.write(f"/{directory}/{name}", stdin, mode, f"{user}:{group}")
+
+
+@command(like(write_script("/ANY_directory/ANY_name", "ANY_mode", "ANY_user", "ANY_group", None)))
+def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, stdin: str) -> None:
+    node.write(f"/{directory}/{name}", stdin, mode, f"{user}:{group}")
+
+
+@command(r"mkdir -p .* set -- apt-get .* install .*--allow-change-held-packages (?P<names>.+) >/dev/null")
+def _(node: Node, names: str) -> None:
+    repository = f"{NODE_DIRECTORY}/packages/debian-12/"
+    for name, version in (each.split("=") for each in shlex.split(names)):
+        if f"{repository}{name}_{version}_amd64.deb" not in node.files:
+            raise Refused(f"E: Version '{version}' for '{name}' was not found")
+        node.state["packages"][name] = {"version": version, "held": False}
+        unit, runs, path = BRINGS.get(name, (None, False, None))
+        if unit and unit not in node.units:
+            node.units[unit] = {"active": runs, "enabled": True, "since": node.world.clock if runs else ""}
+        if path and path not in node.files:
+            node.write(path, "# the distribution's own\n")
+
+
+@command(r"apt-mark hold (?P<names>.+) >/dev/null")
+def _(node: Node, names: str) -> None:
+    for name in shlex.split(names):
+        node.state["packages"][name]["held"] = True
+
+
+@command("systemctl daemon-reload")
+def _(node: Node) -> None:
+    pass
+
+
+@command(r"systemctl enable (?P<unit>\S+)")
+def _(node: Node, unit: str) -> None:
+    node.unit(unit)["enabled"] = True
+
+
+@command(r"timeout \d+ systemctl restart (?P<unit>\S+) \|\| .*")
+def _(node: Node, unit: str) -> None:
+    for path in {"haproxy.service": [HAPROXY], "keepalived.service": [KEEPALIVED]}.get(unit, []):
+        if path not in node.files:
+            raise Refused(f"Job for {unit} failed: there is no {path}")
+    node.unit(unit).update(active=True, since=node.world.clock)
+
+
+# The machine beneath
+
+
+@command(r"hostnamectl set-hostname (?P<name>\S+)")
+def _(node: Node, name: str) -> None:
+    node.state["hostname"] = name
+
+
+@command(like(swap.FSTAB))
+def _(node: Node) -> None:
+    node.state["fstab"] = []
+
+
+@command("swapoff -a")
+def _(node: Node) -> None:
+    node.state["swap"] = []
+
+
+@command(r"modprobe -a (?P<names>.+)")
+def _(node: Node, names: str) -> None:
+    loaded = dict.fromkeys(shlex.split(names), "loaded")
+    node.state["modules"].update(loaded)
+    if "br_netfilter" in loaded:  # The kernel's own defaults.
+        node.state["sysctl"].update(dict.fromkeys(BRIDGE, "1"))
+
+
+@command(r"sysctl -q -p (?P<path>\S+)")
+def _(node: Node, path: str) -> None:
+    for key, value in (line.split(" = ") for line in node.files[path]["text"].splitlines()):
+        if not known(node, key):
+            raise Refused(f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file or directory")
+        node.state["sysctl"][key] = value
+
+
+@command(
+    r"d=\$\(mktemp -d\) .* tar -c .* -C (?P<layout>\S+) (?P<blobs>.+) \| timeout \d+ ctr -n k8s.io images import - .*"
+)
+def _(node: Node, layout: str, blobs: str, stdin: str) -> None:
+    if not node.active("containerd.service"):
+        raise Refused("ctr: failed to dial /run/containerd/containerd.sock")
+    for blob in shlex.split(blobs):
+        if f"{layout}/{blob}" not in node.files:
+            raise Refused(f"tar: {blob}: Cannot stat: No such file or directory")
+    for each in json.loads(stdin)["manifests"]:
+        node.state["images"][each["annotations"]["io.containerd.image.name"]] = each["digest"]
+
+
+# kubeadm and the cluster
+
+
+def kubeadm(words: str) -> str:
+    return rf'.*umask 077; .* timeout \d+ kubeadm {words} --config "\$f"( >/dev/null)?'
+
+
+@command(kubeadm("init phase certs ca"))
+def _(node: Node) -> None:
+    if not node.has("kubeadm"):
+        raise Refused("timeout: failed to run command 'kubeadm': No such file or directory")
+    node.write(CA, "the cluster's CA\n")
+
+
+@command(kubeadm("init --skip-phases=show-join-command"))
+def _(node: Node, stdin: str) -> None:
+    documents = {each["kind"]: each for each in yaml.safe_load_all(stdin)}
+    node.refuse_unprepared(control_plane=True)
+    endpoint = documents["ClusterConfiguration"]["controlPlaneEndpoint"].split(":")[0]
+    if node.world.cluster["nodes"] or not node.world.holder(endpoint):
+        raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
+    node.become("control-plane")
+    node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
+
+
+@command(kubeadm("token create"))
+def _(node: Node, stdin: str) -> None:
+    node.api()
+    (document,) = (each for each in yaml.safe_load_all(stdin) if each["kind"] == "InitConfiguration")
+    node.world.cluster["tokens"] += [each["token"] for each in document["bootstrapTokens"]]
+
+
+@command(kubeadm("init phase upload-certs --upload-certs --skip-certificate-key-print"))
+def _(node: Node, stdin: str) -> None:
+    node.api()
+    (document,) = (each for each in yaml.safe_load_all(stdin) if each["kind"] == "InitConfiguration")
+    node.world.cluster["certificate_key"] = document["certificateKey"]
+
+
+@command(kubeadm("join"))
+def _(node: Node, stdin: str) -> None:
+    document, cluster = yaml.safe_load(stdin), node.world.cluster
+    discovery, control_plane = document["discovery"]["bootstrapToken"], document.get("controlPlane")
+    node.refuse_unprepared(control_plane=bool(control_plane))
+    seed = next(node.world.nodes[name] for name in cluster["nodes"])
+    wrong = {
+        "no route to host": not node.world.holder(discovery["apiServerEndpoint"].split(":")[0]),
+        "the token is unknown": discovery["token"] not in cluster["tokens"],
+        "the CA is another": discovery["caCertHashes"] != [f"sha256:{seed.sha256(CA)}"],
+        "the certificate key is another": control_plane
+        and control_plane["certificateKey"] != cluster["certificate_key"],
+        "the name is taken": node.name in cluster["nodes"],
+    }
+    if any(wrong.values()):
+        raise Refused(", ".join(what for what, so in wrong.items() if so))
+    node.become("control-plane" if control_plane else "worker")
+
+
+@command(r"timeout \d+ kubeadm reset -f .*")
+def _(node: Node) -> None:
+    for path in [each for each in node.files if each.startswith((f"{KUBERNETES}/", "/var/lib/etcd"))]:
+        del node.files[path]
+    node.unit("kubelet.service")["active"] = False
+
+
+@command("rm -rf /etc/cni/net.d/10-flannel.conflist")
+def _(node: Node) -> None:
+    pass
+
+
+@command(r".* member list.* member remove .* delete node (?P<name>\S+) .*")
+def _(node: Node, name: str) -> None:
+    node.api()
+    node.world.cluster["nodes"].pop(name, None)
+
+
+@command(like(ready("ANY_address")), "read")
+def _(node: Node, address: str) -> None:
+    if node.state["address"] != address or ADMIN not in node.files:
+        raise Refused(f"https://{address}:6443/readyz did not answer")
+
+
+@command(f"cat {ADMIN}", "read")
+def _(node: Node) -> str:
+    return node.files[ADMIN]["text"]
+
+
+@command(rf"{kubernetes.KUBECTL} apply --server-side .* -f (?P<path>\S+)")
+def _(node: Node, path: str) -> None:
+    node.api()
+    node.world.cluster["applied"][path] = node.sha256(path)
+
+
+@command(rf"{kubernetes.KUBECTL} rollout status --timeout=\d+s .* \|\| .*", "read")
+def _(node: Node) -> None:
+    node.api()
+
+
+@command(like(f"{verify.KUBECTL} get nodes -o json"), "read")
+def get_nodes(node: Node) -> str:
+    node.api()
+    # The kubelet calls a node ready once it has a pod network.
+    ready = {"type": "Ready", "status": "True" if node.world.cluster["applied"] else "False"}
+    items = [
+        {
+            "metadata": {
+                "name": name,
+                "labels": {"node-role.kubernetes.io/control-plane": ""} if role == "control-plane" else {},
+            },
+            "status": {"conditions": [ready]},
+        }
+        for name, role in node.world.cluster["nodes"].items()
+    ]
+    return json.dumps({"items": items})
+
+
+@command(like(f"{verify.KUBECTL} get pods -A -o json"), "read")
+@command(like(f"{workload.KUBECTL} -n {workload.NAMESPACE} get pods -o json"), "read")
+def _(node: Node) -> str:
+    node.api()
+    items = [
+        {
+            "metadata": {"namespace": "probe", "name": f"probe-{name}"},
+            "spec": {"nodeName": name},
+            "status": {"phase": "Running", "containerStatuses": [{"ready": True}], "podIP": f"10.244.{number}.2"},
+        }
+        for number, name in enumerate(node.world.cluster["nodes"])
+    ]
+    return json.dumps({"items": items})
+
+
+@command(like(f"{verify.KUBECTL} --server=https://ANY_vip:ANY_port get --raw=/readyz || true"), "read")
+def _(node: Node, vip: str, port: str) -> str:
+    return "ok" if node.world.holder(vip) else ""
+
+
+@command(rf"{workload.KUBECTL} apply -f - .*", "probe")
+@command(rf"{workload.KUBECTL} -n {workload.NAMESPACE} rollout status .*", "probe")
+@command(rf"{workload.KUBECTL} delete namespace {workload.NAMESPACE} .*", "probe")
+@command(rf".*{workload.KUBECTL} -n {workload.NAMESPACE} exec .* /agnhost connect .*", "probe")
+def _(node: Node) -> None:
+    node.api()

@@ -1,0 +1,224 @@
+"""Runs of the real `pyinfra` command over machines that only pretend to be there (fake_nodes.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.lock import File, Image, Lock, Package
+
+ROOT = Path(__file__).resolve().parents[2]
+PYINFRA = Path(sys.executable).parent / "pyinfra"
+VERSION = "v1.36.2"
+# In an order that is not the alphabet's, which joins must keep.
+GROUPS = {
+    "load_balancer": {"lb1": "10.0.0.11", "lb2": "10.0.0.12"},
+    "control_plane": {"cp1": "10.0.0.21", "cp3": "10.0.0.23", "cp2": "10.0.0.22"},
+    "worker": {"w1": "10.0.0.31", "w2": "10.0.0.32", "w3": "10.0.0.33"},
+}
+VIP = "10.0.0.100"
+
+INVENTORY = """\
+from pathlib import Path as _Path
+
+from tests.plan.fake_nodes import install as _install
+
+_here = _Path(__file__).parent
+_install(_here)
+_settings = {settings!r} | {{"secrets_dir": str(_here / "secrets")}}
+"""
+
+IMAGES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
+PROGRAMS = ("bin/kubeadm", "bin/kubelet", "bin/kubectl", "bin/crictl", "bin/etcdctl", "bin/etcdutl", "cni/bridge")
+PACKAGES = {
+    "base": ("conntrack", "curl"),
+    "runtime": ("containerd", "runc"),
+    "load_balancer": ("curl", "haproxy", "keepalived"),
+    "time": ("chrony",),
+}
+
+
+def make_bundle(directory: Path) -> Path:
+    """A bundle of a few bytes per piece."""
+    files: list[File] = []
+
+    def piece(path: str, text: str) -> str:
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        files.append(File(path=path, size=len(text), sha256=digest, name=Path(path).name, version="v1"))
+        return digest
+
+    def blob(text: str) -> str:
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        piece(f"images/blobs/sha256/{digest}", text)
+        return f"sha256:{digest}"
+
+    images = []
+    for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost"):
+        manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
+        images.append(Image(name=f"{name}:1", digest=manifest, size=9, blobs=(manifest, layer)))
+    for path in PROGRAMS:
+        piece(path, path)
+    packages = []
+    for name in sorted({name for each in PACKAGES.values() for name in each}):
+        path = f"packages/debian-12/{name}_1.0_amd64.deb"
+        piece(path, name)
+        packages.append(Package(name=name, version="1.0", architecture="amd64", release="debian-12", file=path))
+    lock = Lock(
+        format=1, platform="linux/amd64", kubernetes_version=VERSION, components={}, images=tuple(images),
+        packages=tuple(packages), package_sets={"debian-12": PACKAGES}, files=tuple(files),
+    )  # fmt: skip
+    (directory / "bundle.lock").write_text(lock.model_dump_json())
+    return directory
+
+
+def machine(address: str) -> dict[str, Any]:
+    """A machine on which nothing has been done."""
+    return {
+        "address": address, "hostname": "debian", "cpus": 2, "swap": ["/dev/vda2"],
+        "fstab": ["/dev/vda2 none swap sw 0 0"], "modules": {"overlay": "available", "br_netfilter": "available"},
+        "sysctl": {}, "packages": {}, "units": {}, "images": {}, "files": {}, "faults": {},
+    }  # fmt: skip
+
+
+Record = dict[str, Any]
+Change = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run said and did."""
+
+    code: int
+    stdout: str = field(repr=False)
+    stderr: str = field(repr=False)
+    log: tuple[Record, ...] = field(repr=False)
+
+    @property
+    def words(self) -> str:
+        return self.stderr + self.stdout
+
+    @property
+    def changes(self) -> list[Record]:
+        """Commands of change, in the order of their beginnings."""
+        return self.like("", "change")
+
+    def like(self, words: str, kind: str) -> list[Record]:
+        """Commands with these words in them, in the order of their beginnings."""
+        found = [each for each in self.log if each["kind"] == kind and words in each["command"]]
+        return sorted(found, key=lambda each: each["began"])
+
+    @property
+    def planned(self) -> set[Change]:
+        """Changes that `--json` announces, as host and operation; a question left open is none."""
+        rows = json.loads(self.stdout)["plan"]
+        changed = {(host, name) for row in rows for name in row["names"] for host in row["hosts_with_change"]}
+        return {(host, name.removeprefix("Cluster | ")) for host, name in changed}
+
+    @property
+    def made(self) -> set[Change]:
+        """Changes that the run says it has made, as host and operation."""
+        found, operation = set(), ""
+        for line in self.stderr.splitlines():
+            if start := re.fullmatch(r"--> Starting operation: Cluster \| (.+?) *", line):
+                operation = start[1]
+            elif done := re.fullmatch(r" *\[(\S+)\] +Success", line):
+                found.add((done[1], operation))
+        return found
+
+
+@dataclass(frozen=True)
+class Site:
+    """An inventory and its machines, in a directory."""
+
+    directory: Path
+
+    def run(self, *flags: str, answers: str = "") -> Run:
+        """`pyinfra inventory.py deploys/cluster.py` with these flags, its prompts answered by these lines."""
+        log = self.directory / "log.jsonl"
+        log.write_text("")
+        done = subprocess.run(
+            [PYINFRA, self.directory / "inventory.py", "deploys/cluster.py", *flags],
+            cwd=ROOT, env={**os.environ, "PYINFRA_PROGRESS": "off"}, input=answers, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        records = tuple(json.loads(line) for line in log.read_text().splitlines())
+        unexpected = [f"{each['host']}: {each['command']}" for each in records if each["kind"] == "unexpected"]
+        assert not unexpected, f"commands that fake_nodes.py does not know: {unexpected}"
+        return Run(done.returncode, done.stdout, done.stderr, records)
+
+    @contextmanager
+    def state(self) -> Iterator[dict[str, Any]]:
+        """What the machines are, to be looked at and changed."""
+        path = self.directory / "state.json"
+        found = json.loads(path.read_text())
+        yield found
+        path.write_text(json.dumps(found))
+
+    def break_command(self, host: str, command: str, words: str) -> Site:
+        """From now on the commands of this host that match fail with these words."""
+        with self.state() as state:
+            state["nodes"][host]["faults"] = {command: words}
+        return self
+
+    def mend(self, host: str) -> None:
+        with self.state() as state:
+            state["nodes"][host]["faults"] = {}
+
+    def copy(self, directory: Path) -> Site:
+        shutil.copytree(self.directory, directory)
+        return Site(directory)
+
+
+Groups = Mapping[str, Mapping[str, str]]
+
+
+def make_site(directory: Path, bundle: Path, groups: Groups = GROUPS, **settings: object) -> Site:
+    """Bare machines; `settings` are laid over those of a site that works."""
+    directory.mkdir(parents=True, exist_ok=True)
+    working = {
+        "bundle_dir": str(bundle), "cluster_name": "test", "kubernetes_version": VERSION, "vip": VIP,
+        "time_sync": "check",
+    }  # fmt: skip
+    lines = [INVENTORY.format(settings=working | settings)]
+    for group, members in groups.items():
+        hosts = ", ".join(f'("@fake/{name}", {{"address": {each!r}, **_settings}})' for name, each in members.items())
+        lines.append(f"{group} = [{hosts}]\n")
+    (directory / "inventory.py").write_text("".join(lines))
+    nodes = {name: machine(address) for members in groups.values() for name, address in members.items()}
+    cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}}
+    (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
+    return Site(directory)
+
+
+def together(runs: Mapping[str, Callable[[], Run]]) -> dict[str, Future[Run]]:
+    """Several runs side by side, each with machines of its own; a pyinfra run keeps one processor busy."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {name: pool.submit(run) for name, run in runs.items()}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Machines that were bare, and the run that deployed the cluster on them."""
+
+    site: Site
+    run: Run
+
+
+def deploy(directory: Path, bundle: Path, *flags: str, answers: str = "") -> Deployed:
+    site = make_site(directory, bundle)
+    run = site.run(*flags, answers=answers)
+    assert run.code == 0, run.words
+    return Deployed(site, run)

@@ -1,0 +1,174 @@
+"""`--dry` does nothing, says everything, and says what a run then does."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import GROUPS, Deployed, Run, Site, machine, make_site
+
+from facts.time import TimeSynchronized
+
+ALL = {name for members in GROUPS.values() for name in members}
+FIRST, *OTHERS = GROUPS["control_plane"]
+WORKERS = set(GROUPS["worker"])
+NODES = {FIRST, *OTHERS, *WORKERS}
+# Steps that a reader of the plan must find, among others.
+STEPS = {
+    "Distribute | Carry pieces of the bundle": ALL,
+    "Node | Turn swap off, now and at boot": NODES,
+    "Runtime | Install containerd and what kubelet calls": NODES,
+    "Runtime | Run containerd": NODES,
+    "Images | Import images": NODES,
+    "Packages | Install kubeadm, kubelet, kubectl and CNI plugins": NODES,
+    "Load balancers | Install HAProxy and Keepalived": set(GROUPS["load_balancer"]),
+    "Load balancers | Run Keepalived": set(GROUPS["load_balancer"]),
+    "Control planes | Initialise the cluster on cp1": {FIRST},
+    "Control planes | Join control plane cp3": {"cp3"},
+    "Control planes | Join control plane cp2": {"cp2"},
+    "Workers | Join the worker": WORKERS,
+    "Pod network | Apply flannel and wait for it on every node": {FIRST},
+}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Site:
+    return make_site(tmp_path_factory.mktemp("bare"), bundle)
+
+
+@pytest.fixture(scope="module")
+def dry(bare: Site) -> Run:
+    """As a person types it."""
+    return bare.run("--dry")
+
+
+@pytest.fixture(scope="module")
+def plan(bare: Site) -> Run:
+    return bare.run("--dry", "--json")
+
+
+def test_bare_hosts_are_asked_and_left_as_they_are(bare: Site, dry: Run) -> None:
+    assert dry.code == 0, dry.words
+    assert {(each["kind"], each["ok"]) for each in dry.log} == {("fact", True)}
+    assert {each["host"] for each in dry.log} == ALL
+    with bare.state() as state:
+        assert state["nodes"] == {
+            name: machine(address) for members in GROUPS.values() for name, address in members.items()
+        }
+    assert not (bare.directory / "secrets").exists()
+
+
+def test_the_plan_for_bare_hosts_shows_every_step_and_its_hosts(dry: Run) -> None:
+    rows = re.findall(r"^    Cluster \| (.+?)  +(?:\d+ \((.+?)\)|-)  +- *$", dry.words, re.MULTILINE)
+    shown = {name: set(names.split(", ")) for name, names in rows if names}
+    assert {name: shown.get(name) for name in STEPS} == STEPS
+
+
+def test_the_plan_says_what_will_be_known_later(dry: Run) -> None:
+    for name in GROUPS["load_balancer"]:
+        assert re.search(rf"\[{name}\] +Will create /etc/haproxy/kubernetes-ca.crt \(.* known once", dry.words)
+    for name in (*OTHERS, *WORKERS):
+        assert re.search(rf"\[{name}\] +Will join .*known once", dry.words), f"{name}: nothing of what it waits for"
+
+
+def test_the_plan_names_what_will_be_installed_and_imported(dry: Run) -> None:
+    for name in NODES:
+        assert re.search(rf"\[{name}\] +Will install .*containerd=1.0", dry.words)
+        assert re.search(rf"\[{name}\] +Will import registry.k8s.io/pause:1 ", dry.words)
+
+
+def test_preflight_asks_every_host_once(plan: Run) -> None:
+    asked = Counter(each["host"] for each in plan.log if each["command"] == TimeSynchronized().command())
+    assert asked == dict.fromkeys(ALL, 1)
+
+
+def test_a_run_on_bare_hosts_changes_what_the_plan_says(plan: Run, deployed: Deployed, confirmed: Deployed) -> None:
+    assert deployed.run.made == plan.planned
+    assert confirmed.run.made == plan.planned
+
+
+def test_a_second_run_changes_nothing(deployed: Deployed, tmp_path: Path) -> None:
+    site = deployed.site.copy(tmp_path / "site")
+    plan, run = site.run("--dry", "--json"), site.run("-y")
+    assert (plan.code, run.code) == (0, 0), run.words
+    assert plan.planned == run.made == set()
+    assert plan.changes == run.changes == []
+
+
+def test_nothing_is_left_to_do_after_a_run_that_was_planned(confirmed: Deployed, tmp_path: Path) -> None:
+    plan = confirmed.site.copy(tmp_path / "site").run("--dry", "--json")
+    assert plan.code == 0, plan.words
+    assert plan.planned == set()
+
+
+def drift(nodes: dict[str, Any], now: int) -> None:
+    def edit(host: str, path: str) -> None:
+        nodes[host]["files"][path] |= {"text": "edited by hand\n", "changed": now}
+
+    edit("w1", "/etc/containerd/config.toml")
+    edit("cp2", "/etc/sysctl.d/90-kubernetes.conf")
+    edit("cp3", "/usr/bin/kubectl")
+    edit("lb2", "/etc/haproxy/haproxy.cfg")
+    nodes["w2"]["swap"] = ["/dev/vda2"]
+    del nodes["w3"]["images"]["registry.k8s.io/pause:1"]
+    nodes["cp1"]["packages"]["containerd"]["held"] = False
+    nodes["w1"]["units"]["kubelet.service"]["active"] = False
+    nodes["lb1"]["units"]["keepalived.service"]["active"] = False
+
+
+DRIFT = {
+    ("w1", "Runtime | Write containerd's configuration"),
+    ("w1", "Runtime | Run containerd"),
+    ("w1", "Packages | Enable kubelet"),
+    ("cp2", "Node | Write kernel settings"),
+    ("cp2", "Node | Apply kernel settings"),
+    ("cp3", "Packages | Install kubeadm, kubelet, kubectl and CNI plugins"),
+    ("lb2", "Load balancers | Write HAProxy's configuration"),
+    ("lb2", "Load balancers | Run HAProxy"),
+    ("w2", "Node | Turn swap off, now and at boot"),
+    ("w3", "Images | Import images"),
+    ("cp1", "Runtime | Install containerd and what kubelet calls"),
+    ("lb1", "Load balancers | Run Keepalived"),
+}
+
+
+def test_drift_is_announced_mended_and_gone(deployed: Deployed, tmp_path: Path) -> None:
+    site = deployed.site.copy(tmp_path / "site")
+    with site.state() as state:
+        drift(state["nodes"], state["clock"])
+    other = site.copy(tmp_path / "other")
+    plan = site.run("--dry", "--json")
+    assert plan.planned == DRIFT
+    for run in (site.run("-y"), other.run(answers="\n")):
+        assert run.code == 0, run.words
+        assert run.made == DRIFT
+    assert site.run("--dry", "--json").planned == set()
+
+
+def stopped_containerd(state: dict[str, Any]) -> None:
+    state["nodes"]["w3"]["units"]["containerd.service"]["active"] = False
+
+
+def unloaded_module(state: dict[str, Any]) -> None:
+    state["nodes"]["w1"]["modules"]["br_netfilter"] = "available"
+
+
+def replaced_first_control_plane(state: dict[str, Any]) -> None:
+    state["nodes"][FIRST] = machine(GROUPS["control_plane"][FIRST])
+
+
+@pytest.mark.parametrize("happen", [stopped_containerd, unloaded_module, replaced_first_control_plane])
+def test_a_run_changes_what_the_plan_says_after_a(
+    deployed: Deployed, tmp_path: Path, happen: Callable[[dict[str, Any]], None]
+) -> None:
+    site = deployed.site.copy(tmp_path / "site")
+    with site.state() as state:
+        happen(state)
+    plan, run = site.run("--dry", "--json"), site.run("-y")
+    assert run.code == 0, run.words
+    assert run.made == plan.planned != set()
+    assert run.like("kubeadm init --", "change") == []

@@ -1,0 +1,136 @@
+"""Input that cannot work is refused before anything is changed anywhere, in words that say what, where, why and what
+to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from runs import GROUPS, Run, Site, make_site, together
+
+Make = Callable[[Path, Path], Site]
+AGAIN = "Build it with `python3 tasks.py bundle build`, or carry it here again"
+
+
+def settings(**others: object) -> Make:
+    return lambda directory, bundle: make_site(directory, bundle, **others)
+
+
+def without(group: str) -> Make:
+    return lambda directory, bundle: make_site(directory, bundle, GROUPS | {group: {}})
+
+
+def with_host(group: str, name: str, address: str) -> Make:
+    return lambda directory, bundle: make_site(directory, bundle, GROUPS | {group: {**GROUPS[group], name: address}})
+
+
+def with_bundle(spoil: Callable[[Path], object]) -> Make:
+    def make(directory: Path, bundle: Path) -> Site:
+        own = Path(shutil.copytree(bundle, directory / "bundle"))
+        spoil(own)
+        return make_site(directory, own)
+
+    return make
+
+
+def with_machine(host: str, **state: object) -> Make:
+    def make(directory: Path, bundle: Path) -> Site:
+        site = make_site(directory, bundle)
+        with site.state() as found:
+            found["nodes"][host].update(state)
+        return site
+
+    return make
+
+
+def cut_lock(bundle: Path) -> None:
+    lock = bundle / "bundle.lock"
+    lock.write_text(lock.read_text()[:-100])
+
+
+def flip_bit(bundle: Path) -> None:
+    (bundle / "bin" / "kubelet").write_text("bin/kubelEt")
+
+
+def lose_piece(bundle: Path) -> None:
+    (bundle / "bin" / "kubelet").unlink()
+
+
+# What is wrong, how a site comes to be so, and what pyinfra must say of it.
+INPUTS: dict[str, tuple[Make, list[str]]] = {
+    "no bundle": (with_bundle(shutil.rmtree), ["bundle/bundle.lock: there is no bundle here", AGAIN]),
+    "a damaged lock": (with_bundle(cut_lock), ["bundle/bundle.lock: cannot be read as a lock of format 1", AGAIN]),
+    "a damaged piece": (with_bundle(flip_bit), ["bundle/bin/kubelet: sha256 is", "it was damaged or changed", AGAIN]),
+    "a missing piece": (with_bundle(lose_piece), ["bundle/bin/kubelet: is missing", AGAIN]),
+    "a bundle of another version": (
+        settings(kubernetes_version="v1.35.0"),
+        ["bundle.lock is for Kubernetes v1.36.2, the settings ask for v1.35.0", "or change kubernetes_version"],
+    ),
+    "no worker": (without("worker"), ["no host in group worker", "Add it to the inventory"]),
+    "no control plane": (without("control_plane"), ["no host in group control_plane", "Add it to the inventory"]),
+    "no load balancer": (without("load_balancer"), ["no host in group load_balancer", "Add it to the inventory"]),
+    "four control planes": (
+        with_host("control_plane", "cp4", "10.0.0.24"),
+        ["4 control planes: etcd survives no more failures with 4 members than with 3", "Use 1, 3 or 5"],
+    ),
+    "one address twice": (
+        with_host("worker", "w4", "10.0.0.21"),
+        ["10.0.0.21: is the address of cp1 and w4", "Give each host its own `address`"],
+    ),
+    "an address that is none": (
+        with_host("worker", "w4", "w4.example.org"),
+        ["w4: address 'w4.example.org' is not an IPv4 address", "Set `address` for this host in the inventory"],
+    ),
+    "a machine that is too small": (
+        with_machine("cp3", cpus=1),
+        ["cp3: 1 CPU, a control_plane needs 2", "Add CPUs", "check: cpus"],
+    ),
+    "a virtual IP outside the load balancers' subnet": (
+        settings(vip="10.9.9.9"),
+        ["vip 10.9.9.9: is outside 10.0.0.0/24", "nobody would be told when it moves", "Choose an address inside"],
+    ),
+    "a virtual IP that a host has": (
+        settings(vip="10.0.0.21"),
+        ["vip 10.0.0.21: is the address of cp1", "Choose an address that no host has"],
+    ),
+    "pods and Services in one network": (
+        settings(pod_subnet="10.96.0.0/16"),
+        ["pod_subnet 10.96.0.0/16 overlaps service_subnet 10.96.0.0/12", "Choose networks apart"],
+    ),
+    "hosts in the network of pods": (
+        settings(pod_subnet="10.0.0.0/16"),
+        ["pod_subnet 10.0.0.0/16 holds the address of lb1 (10.0.0.11)", "vip (10.0.0.100)", "Choose another pod_sub"],
+    ),
+    "hosts in the network of Services": (
+        settings(service_subnet="10.0.0.0/20"),
+        ["service_subnet 10.0.0.0/20 holds the address of lb1 (10.0.0.11)", "Choose another service_subnet"],
+    ),
+    "a setting that does not exist": (
+        settings(pod_subent="10.244.0.0/16"),
+        ["pod_subent: there is no such setting; did you mean pod_subnet?", "Correct them in the inventory"],
+    ),
+    "several things at once": (
+        settings(vip="10.0.0.21", pod_subnet="10.96.0.0/16", kubernetes_version="v1.35.0"),
+        ["vip 10.0.0.21", "overlaps service_subnet", "is for Kubernetes v1.36.2"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> dict[str, Future[Run]]:
+    """A run with each input, with `-y`: nobody is there to see the plan."""
+    sites = {what: make(tmp_path_factory.mktemp("input"), bundle) for what, (make, _) in INPUTS.items()}
+    return together({what: lambda site=site: site.run("-y") for what, site in sites.items()})
+
+
+@pytest.mark.parametrize("what", INPUTS)
+def test_input_that_cannot_work_is_refused_before_any_change(runs: dict[str, Future[Run]], what: str) -> None:
+    run = runs[what].result()
+    assert run.code == 1
+    assert run.changes == []
+    for words in INPUTS[what][1]:
+        assert words in run.words
+    assert "Traceback" not in run.words

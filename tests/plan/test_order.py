@@ -1,0 +1,101 @@
+"""The order in which a whole deploy changes bare machines, planned beforehand or not."""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+
+import pytest
+from runs import GROUPS, Deployed, Record, Run
+
+LOAD_BALANCERS, CONTROL_PLANES, WORKERS = (list(members) for members in GROUPS.values())
+FIRST, *OTHERS = CONTROL_PLANES
+NODES = {*CONTROL_PLANES, *WORKERS}
+# Each layer of deploys/cluster.py that changes something, and the hosts it changes.
+LAYERS = {
+    "Distribute": {*LOAD_BALANCERS, *NODES},
+    "Node": {*LOAD_BALANCERS, *NODES},
+    "Runtime": NODES,
+    "Images": NODES,
+    "Packages": NODES,
+    "Load balancers": {FIRST, *LOAD_BALANCERS},
+    "Control planes": {*CONTROL_PLANES},
+    "Workers": {*WORKERS},
+    "Pod network": {FIRST},
+}
+
+
+@pytest.fixture(params=["deployed", "confirmed"])
+def run(request: pytest.FixtureRequest) -> Run:
+    found: Deployed = request.getfixturevalue(request.param)
+    return found.run
+
+
+def layer(record: Record) -> str:
+    return record["operation"].split(" | ")[1]
+
+
+def hosts(records: list[Record]) -> list[str]:
+    return [each["host"] for each in records]
+
+
+def ends(records: list[Record]) -> int:
+    return max(each["ended"] for each in records)
+
+
+def begins(records: list[Record]) -> int:
+    return min(each["began"] for each in records)
+
+
+def test_a_layer_is_whole_on_all_its_hosts_before_the_next_begins(run: Run) -> None:
+    parts = [(name, list(records)) for name, records in groupby(run.changes, layer)]
+    assert [(name, set(hosts(records))) for name, records in parts] == list(LAYERS.items())
+    for (_, before), (after, records) in pairwise(parts):
+        assert ends(before) < begins(records), f"{after} begins before all hosts are ready for it"
+
+
+def test_both_load_balancers_serve_before_init(run: Run) -> None:
+    (init,) = run.like("kubeadm init --", "change")
+    for unit in ("haproxy.service", "keepalived.service"):
+        started = run.like(f"systemctl restart {unit}", "change")
+        assert sorted(hosts(started)) == LOAD_BALANCERS
+        assert ends(started) < init["began"]
+
+
+def test_init_runs_once_and_answers_before_any_join(run: Run) -> None:
+    (init,) = run.like("kubeadm init --", "change")
+    (answered,) = (each for each in run.like("/readyz", "read") if each["host"] == FIRST and "curl" in each["command"])
+    assert init["host"] == FIRST
+    assert init["ended"] < answered["began"]
+    assert answered["ended"] < begins(run.like("kubeadm join", "change"))
+
+
+def test_control_planes_join_one_at_a_time_in_the_order_of_the_inventory(run: Run) -> None:
+    joins = [each for each in run.like("kubeadm join", "change") if each["host"] in CONTROL_PLANES]
+    answered = [each for each in run.like("/readyz", "read") if each["host"] in OTHERS]
+    assert hosts(joins) == hosts(answered) == OTHERS
+    moments = [moment for join, answer in zip(joins, answered, strict=True) for moment in
+               (join["began"], join["ended"], answer["began"], answer["ended"])]  # fmt: skip
+    assert moments == sorted(moments)
+
+
+def test_workers_join_together_after_all_control_planes(run: Run) -> None:
+    joins = [each for each in run.like("kubeadm join", "change") if each["host"] in WORKERS]
+    assert sorted(hosts(joins)) == WORKERS
+    assert max(each["began"] for each in joins) < min(each["ended"] for each in joins)
+    assert begins(joins) > ends([each for each in run.like("/readyz", "read") if each["host"] in OTHERS])
+
+
+def test_the_cluster_is_looked_at_last(run: Run) -> None:
+    probes = run.like("agnhost connect", "probe")
+    assert set(hosts(probes)) == {FIRST}
+    assert begins(probes) > ends(run.changes)
+
+
+def test_every_node_is_in_the_cluster_and_the_kubeconfig_is_kept(deployed: Deployed) -> None:
+    with deployed.site.state() as state:
+        roles = dict.fromkeys(CONTROL_PLANES, "control-plane") | dict.fromkeys(WORKERS, "worker")
+        assert state["cluster"]["nodes"] == roles
+        admin = state["nodes"][FIRST]["files"]["/etc/kubernetes/admin.conf"]["text"]
+    kept = deployed.site.directory / "secrets" / "test" / "admin.conf"
+    assert kept.read_text() == admin
+    assert kept.stat().st_mode & 0o777 == 0o600
