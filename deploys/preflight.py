@@ -3,6 +3,7 @@
 Hosts: all. Changes nothing. All findings of all hosts are reported at once.
 """
 
+import sys
 from collections.abc import Iterable
 from functools import cache
 from ipaddress import IPv4Interface
@@ -19,13 +20,14 @@ from deploys import plan
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.network import Answers
+from facts.sudo import Sudo
 from facts.time import TimeSynchronized
 
 Fact = TypeVar("Fact")
 _once = RLock()
 
 
-def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str) -> dict[str, Fact]:
+def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str | bool) -> dict[str, Fact]:
     """A fact of many hosts at once, by name."""
     hosts = [inventory.get_host(node.name) for node in nodes]
     answers = Pool(host.state.config.PARALLEL).map(lambda each: each.get_fact(fact, **arguments), hosts)
@@ -35,6 +37,8 @@ def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str) -> 
 def _findings() -> list[str]:
     settings, topology = plan.settings(), plan.topology()
     asked = [node for node in topology.nodes if host.state.is_host_in_limit(inventory.get_host(node.name))]
+    if found := _without_sudo(asked):
+        return found
     hardware = ask(Hardware, asked)
     balancers = [node for node in topology.load_balancers if node in asked]
     subnets = [
@@ -67,6 +71,21 @@ def findings() -> list[str]:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def _without_sudo(nodes: list[Node]) -> list[str]:
+    """Hosts on which sudo would ask for a password; at a terminal pyinfra asks the person there for it."""
+    silent = [node for node in nodes if _may_not_ask(inventory.get_host(node.name).data.dict())]
+    return [
+        f"{name}: the SSH user may not sudo without a password. Allow it there (NOPASSWD), or set `_sudo_password` "
+        "from a file that only you can read (group_data/all.py)."
+        for name, works in ask(Sudo, silent, _sudo=False).items()
+        if not works
+    ]
+
+
+def _may_not_ask(data: dict[str, object]) -> bool:
+    return bool(data.get("_sudo")) and not data.get("_sudo_password") and not sys.stdin.isatty()
 
 
 def _clocks(nodes: list[Node]) -> list[str]:

@@ -40,6 +40,7 @@ from facts.kubernetes import Manifest
 from facts.network import Answers
 from facts.package import Packages
 from facts.service import Unit
+from facts.sudo import Sudo
 from facts.swap import Swap
 from facts.time import TimeSynchronized
 from operations import kubernetes, swap, verify, workload
@@ -371,6 +372,11 @@ def _(node: Node, address: str) -> str:
 
 
 @fact(TimeSynchronized)
+def _(node: Node) -> str:
+    return "yes"
+
+
+@fact(Sudo)
 def _(node: Node) -> str:
     return "yes"
 

@@ -8,6 +8,7 @@ from harness import Machine, answer, recorded
 from facts.haproxy import Backends
 from facts.keepalived import Vrrp
 from facts.network import Answers
+from facts.sudo import Sudo
 from facts.time import TimeSynchronized
 
 STAT = "\n".join(recorded("Backends.cluster")[1:])
@@ -126,3 +127,13 @@ def test_time_is_unknown_without_timedatectl_or_when_it_fails(machine: Machine) 
     assert machine.ask(TimeSynchronized) is None
     machine.program("timedatectl", "echo 'Failed to connect to bus' >&2; exit 1")
     assert machine.ask(TimeSynchronized) is None
+
+
+@pytest.mark.parametrize(("status", "works"), [(0, True), (1, False)])
+def test_sudo_works_without_asking_or_not(machine: Machine, status: int, works: bool) -> None:
+    machine.program("sudo", f'test "$*" = "-n true" && exit {status}')
+    assert machine.ask(Sudo) is works
+
+
+def test_sudo_does_not_work_where_there_is_none(machine: Machine) -> None:
+    assert machine.ask(Sudo) is False

@@ -77,7 +77,9 @@ def test_trust_is_announced_before_there_is_a_ca(hosts: Make) -> None:
 
 
 def test_trust_stops_without_a_ca(hosts: Make) -> None:
-    words = r"^lb1: no control plane has /etc/kubernetes/pki/ca\.crt\. If one has failed above, mend it first; else run "
+    words = (
+        r"^lb1: no control plane has /etc/kubernetes/pki/ca\.crt\. If one has failed above, mend it first; else run "
+    )
     with pytest.raises(OperationError, match=words):
         hosts({"lb1": {}, "cp1": {CA: []}, "cp2": {CA: []}}).execute(pki.trust, "lb1", dest=DEST, topology=TOPOLOGY)
 
