@@ -20,4 +20,7 @@ def transport(sock: Any, **options: Any) -> Transport:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made = Transport(sock, **options)
     made.set_keepalive(KEEPALIVE)
+    # AES-GCM first where the server has it too: without a MAC of its own, pieces of the bundle cost fewer cycles.
+    security = made.get_security_options()
+    security.ciphers = sorted(security.ciphers, key=lambda name: "gcm" not in name)
     return made

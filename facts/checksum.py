@@ -22,7 +22,12 @@ class Checksums(FactBase[dict[str, str]]):
     def command(self, paths: tuple[str, ...]) -> str:
         if not paths:
             return "true"
-        return f"sha256sum -b -- {shlex.join(paths)} 2>/dev/null || true"
+        names = shlex.join(paths)
+        # The same lines from either; openssl uses the processor's own instructions and is several times as fast.
+        return (
+            f"if command -v openssl >/dev/null; then openssl dgst -sha256 -r {names}; else sha256sum -b {names}; fi "
+            "2>/dev/null || true"
+        )
 
     def process(self, output: list[str]) -> dict[str, str]:
         rows = [line.split(" *", 1) for line in output if not line.startswith("\\")]

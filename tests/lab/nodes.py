@@ -89,9 +89,14 @@ def on(node: str) -> Host:
     return testinfra.get_host(f"ssh://{node}?ssh_config={SSH_CONFIG}&sudo=true")
 
 
+def holders() -> list[str]:
+    """Load balancers that carry the virtual IP, of those that can be asked."""
+    return [node for node in LOAD_BALANCERS if VIP in ssh(node, "ip -o -4 addr show dev eth0", check=False)]
+
+
 def holder() -> str:
     """The load balancer that carries the virtual IP."""
-    found = [node for node in LOAD_BALANCERS if VIP in ssh(node, "ip -o -4 addr show dev eth0", check=False)]
+    found = holders()
     assert len(found) == 1, f"{VIP} is on {found or 'no load balancer'}"
     return found[0]
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lab import lab
-from tests.lab.nodes import CONTROL_PLANES, VIP, deployed, holder, kubectl, ssh
+from tests.lab.nodes import CONTROL_PLANES, VIP, deployed, holder, holders, kubectl, ssh
 
 pytestmark = pytest.mark.usefixtures("cluster")
 EVERY, PATIENCE, LIMIT = 0.05, 1.0, 60.0  # seconds
@@ -111,6 +111,13 @@ def converge() -> None:
     deployed("cluster", "-y")
 
 
+def test_the_load_balancer_that_has_the_address_is_unplugged(client: Client) -> None:
+    node = holder()
+    outage(client, lambda: lab.cut(node), "load-balancer-unplugged")
+    lab.mend(node)
+    wait_for(lambda: len(holders()) == 1, "one load balancer only to have the address")
+
+
 def test_haproxy_killed_on_the_load_balancer_that_has_the_address(client: Client) -> None:
     node = holder()
     outage(client, lambda: ssh(node, "pkill -KILL haproxy"), "haproxy-killed")
@@ -131,10 +138,3 @@ def test_the_first_control_plane_loses_power(client: Client) -> None:
     converge()
     ready = kubectl("get", "nodes", "-o", "jsonpath={.items[*].metadata.name}").split()
     assert set(CONTROL_PLANES) < set(ready)
-
-
-def test_the_load_balancer_that_has_the_address_is_unplugged(client: Client) -> None:
-    node = holder()
-    outage(client, lambda: lab.cut(node), "load-balancer-unplugged")
-    lab.mend(node)
-    converge()
