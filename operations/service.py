@@ -50,6 +50,8 @@ def unit(
     if not verbs and not changed:
         host.noop(f"{unit} is enabled and runs with its present configuration")
         return
+    if not host.state.is_executing:
+        host.log(f"Will {' and '.join(verbs) or 'reload the definition of'} {unit}")
     quoted = shlex.quote(unit)
     yield "systemctl daemon-reload"
     for verb in verbs:
