@@ -8,6 +8,7 @@ pinned) and starts again inside it; from there on it is an ordinary invoke task 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -30,6 +31,8 @@ def fail(text: str) -> None:
 
 def ensure_packages(names: tuple[str, ...]) -> None:
     """Install the Debian packages that are missing, and say which."""
+    if not shutil.which("dpkg-query"):
+        fail("this machine is no Debian. The lab and the bundle are made with Debian's tools: use Debian 12 or later")
     listed = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
@@ -90,18 +93,17 @@ def run(*words: str | Path) -> str:
     """Run a program of the environment, show what it prints as it comes, and return it. Stops when it fails."""
     shown = " ".join(str(word).removeprefix(f"{VENV}/bin/").removeprefix(f"{ROOT}/") for word in words)
     say(shown)
-    lines = []
+    said = bytearray()
     environment = {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process:
+        assert isinstance(process.stdout, io.BufferedReader)
+        while chunk := process.stdout.read1():  # not by lines: pytest's dots are no line for minutes
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            said += chunk
     if process.returncode:
         raise Exit(f"error: `{shown}` exited with {process.returncode}; what it printed is above", code=1)
-    return "".join(lines)
+    return said.decode(errors="replace")
 
 
 def pyinfra(inventory: str, deploy: str, *flags: str) -> str:
@@ -220,7 +222,7 @@ def test(c: Context) -> None:
     lab_down(c)
     lab_up(c)
     try:
-        run(PYTHON, "-m", "pytest", "-q", "tests/lab")
+        run(PYTHON, "-m", "pytest", "-v", "tests/lab")
     finally:
         lab_down(c)
 

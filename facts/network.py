@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from pyinfra.api import FactBase
+
+ATTEMPT = 2  # seconds that an attempt without a reply takes
 
 
 class Answers(FactBase[str | None]):
@@ -26,14 +29,15 @@ class Answers(FactBase[str | None]):
         quoted = shlex.quote(address)
         return (
             f"{{ ping -c 1 -W 1 {quoted} || timeout 1 bash -c ': > /dev/tcp/{quoted}/9'; }} >/dev/null 2>&1 "
-            f"&& echo replied; ip -o neigh show to {quoted} 2>/dev/null; true"
+            f"&& echo replied; ip -s -o neigh show to {quoted} 2>/dev/null; true"
         )
 
     def process(self, output: list[str]) -> str | None:
-        # 10.0.0.100 dev eth0 lladdr 52:54:00:12:34:56 REACHABLE
+        # 10.0.0.100 dev eth0 lladdr 52:54:00:12:34:56 used 4/1/1probes 1 REACHABLE
         for line in output:
-            words = line.split()
-            # An entry in another state may be of a machine that has left.
-            if "lladdr" in words and ("replied" in output or words[-1] in ("REACHABLE", "PERMANENT")):
-                return words[words.index("lladdr") + 1]
+            mac = re.search(r" lladdr (\S+)", line)
+            confirmed = re.search(r" used \d+/(\d+)/", line)  # seconds ago
+            # An entry that this attempt has not confirmed may be of a machine that has left.
+            if mac and ("replied" in output or (confirmed and int(confirmed[1]) <= ATTEMPT)):
+                return mac[1]
         return None

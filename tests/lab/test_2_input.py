@@ -73,3 +73,6 @@ def test_a_virtual_address_that_somebody_has() -> None:
         )
     finally:
         ssh("w1", f"ip addr del {VIP}/32 dev eth0")
+    # The load balancers' neighbour tables still have the machine that has left.
+    done = pyinfra("preflight", "-y")
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -83,11 +83,13 @@ def test_vrrp_looks_for_the_address_on_real_interfaces(machine: Machine) -> None
 @pytest.mark.parametrize(
     ("output", "mac"),
     [
-        (["replied", f"{NEIGHBOUR} REACHABLE"], "52:54:00:12:34:56"),
-        (["replied", f"{NEIGHBOUR} STALE"], "52:54:00:12:34:56"),
-        ([f"{NEIGHBOUR} REACHABLE"], "52:54:00:12:34:56"),
-        ([f"{NEIGHBOUR} PERMANENT"], "52:54:00:12:34:56"),
-        ([f"{NEIGHBOUR} STALE"], None),
+        (["replied", f"{NEIGHBOUR} used 9/9/9probes 1 REACHABLE"], "52:54:00:12:34:56"),
+        (["replied", f"{NEIGHBOUR} used 1155/1157/1129probes 1 STALE"], "52:54:00:12:34:56"),
+        ([f"{NEIGHBOUR} used 2/2/2probes 1 REACHABLE"], "52:54:00:12:34:56"),
+        ([f"{NEIGHBOUR} ref 1 used 3/0/2 probes 1 REACHABLE"], "52:54:00:12:34:56"),
+        ([f"{NEIGHBOUR} used 0/3/3probes 1 REACHABLE"], None),
+        ([f"{NEIGHBOUR} used 0/40/40probes 1 DELAY"], None),
+        ([f"{NEIGHBOUR} PERMANENT"], None),
         (["10.0.0.100 dev eth0  FAILED"], None),
         (["10.0.0.100 dev eth0  INCOMPLETE"], None),
         (["replied"], None),
@@ -105,7 +107,7 @@ def test_nothing_answers_on_a_machine_without_ip_ping_and_bash(machine: Machine)
 @pytest.mark.parametrize(("reply", "mac"), [("exit 0", "52:54:00:12:34:56"), ("exit 1", None)])
 def test_an_answer_counts_when_the_machine_replies(machine: Machine, reply: str, mac: str | None) -> None:
     machine.program("ping", reply)
-    machine.program("ip", f'test "$*" = "-o neigh show to 10.0.0.100" && echo "{NEIGHBOUR} STALE"')
+    machine.program("ip", f'test "$*" = "-s -o neigh show to 10.0.0.100" && echo "{NEIGHBOUR} STALE"')
     assert machine.ask(Answers, address="10.0.0.100") == mac
 
 
