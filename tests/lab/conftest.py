@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab import lab
-from tests.lab.nodes import deployed, diagnosis
+from tests.lab.nodes import MEASURED, deployed, diagnosis
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,12 @@ def bare() -> None:
 def cluster(bare: None) -> Iterator[str]:
     """The cluster, deployed on bare nodes; the words of the run that did it."""
     yield deployed("cluster", "-y")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MEASURED:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(MEASURED))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

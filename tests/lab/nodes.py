@@ -24,6 +24,9 @@ KUBERNETES_NODES = (*CONTROL_PLANES, "w1")
 NODES = (*LOAD_BALANCERS, *KUBERNETES_NODES)
 VIP = "10.88.0.100"
 
+# What tests have measured, one line each; printed at the end.
+MEASURED: list[str] = []
+
 Done = subprocess.CompletedProcess[str]
 
 

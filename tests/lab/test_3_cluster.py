@@ -15,6 +15,8 @@ from tests.lab.nodes import (
     NODES,
     ROOT,
     VIP,
+    changes,
+    deployed,
     holders,
     kubectl,
     on,
@@ -135,3 +137,9 @@ def test_verify_fails_and_says_what_is_wrong() -> None:
         assert "lb2: HAProxy is unreachable" in done.stdout, done.stdout[-4000:]
     finally:
         ssh("lb2", "systemctl start haproxy")
+
+
+@pytest.mark.parametrize("node", [*LOAD_BALANCERS, "cp2", "w1"])
+def test_a_run_limited_to_one_host_finds_nothing_to_do(node: str) -> None:
+    """Also on the load balancer that lacks the virtual address: the one beyond the limit has it."""
+    assert changes(deployed("cluster", "-y", "--limit", node)) == {}
