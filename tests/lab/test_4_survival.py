@@ -1,7 +1,7 @@
 """The first day: what carries the virtual address fails, and the API answers again before anyone is woken.
 
-How long the API was away is printed at the end of the run; the goal is 1.5 s. No time is asserted but the limit at which
-anyone would have given up.
+How long the API was away is printed at the end of the run; the goal is 1.5 s. No time is asserted but the limit at
+which anyone would have given up.
 """
 
 from __future__ import annotations
