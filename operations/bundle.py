@@ -90,16 +90,17 @@ def programs(wanted: Mapping[str, File]) -> Generator[StringCommand, None, None]
     + wanted: destination path -> piece
     """
     there = host.get_fact(Checksums, paths=tuple(wanted))
-    for dest, file in wanted.items():
-        if there.get(dest) == file.sha256:
-            continue
-        if not host.state.is_executing:
+    differing = {dest: file for dest, file in wanted.items() if there.get(dest) != file.sha256}
+    if not differing:
+        host.noop(f"{len(wanted)} programs are of the bundle's versions")
+        return
+    if not host.state.is_executing:  # all of them now: planning ends at the first command
+        for dest, file in differing.items():
             host.log(f"Will {'replace' if dest in there else 'install'} {dest} ({file.name} {file.version})")
+    for dest, file in differing.items():
         source = shlex.quote(posixpath.join(NODE_DIRECTORY, file.path))
         target = shlex.quote(dest)
         yield StringCommand(
             f"mkdir -p {shlex.quote(posixpath.dirname(dest))} && "
             f"install -m 755 {source} {target}.new && mv -fT {target}.new {target}"
         )
-    if all(there.get(dest) == file.sha256 for dest, file in wanted.items()):
-        host.noop(f"{len(wanted)} programs are of the bundle's versions")

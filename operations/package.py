@@ -63,10 +63,12 @@ def packages(
     installed = host.get_fact(Packages, names=tuple(wanted))
     missing = lacking(installed, wanted, versions, hold)
     loose = [name for name in hold if name in missing or not installed[name]["held"]]
+    chosen = [f"{name}={versions[name]}" for name in missing]
+    if not host.state.is_executing:
+        for verb, what in (("install", chosen), ("hold", loose)):
+            if what:
+                host.log(f"Will {verb} {', '.join(what)}")
     if missing:
-        chosen = [f"{name}={versions[name]}" for name in missing]
-        if not host.state.is_executing:
-            host.log(f"Will install {', '.join(chosen)}")
         yield StringCommand(
             f'{apt(release)} && "$@" update && "$@" install -y --no-install-recommends --allow-downgrades '
             f"--allow-change-held-packages {shlex.join(chosen)} >/dev/null"

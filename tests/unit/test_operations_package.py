@@ -46,7 +46,7 @@ def test_packages_on_a_bare_host_are_installed_and_held(hosts: Make) -> None:
     assert install.text.startswith(package.apt("debian-12"))
     assert "containerd=1.6.20 runc=1.1.5 socat=1.7.4" in install.text
     assert hold == Command("apt-mark hold containerd runc >/dev/null")
-    assert bare.said == ["Will install containerd=1.6.20, runc=1.1.5, socat=1.7.4"]
+    assert bare.said == ["Will install containerd=1.6.20, runc=1.1.5, socat=1.7.4", "Will hold containerd, runc"]
     assert bare.execute(package.packages, **WANTED) == [install, hold]
 
 
