@@ -221,16 +221,16 @@ def join(
             f"{node.name}: no control plane answers as initialised, so there is nothing to join. "
             "Look at the first control plane with `crictl ps -a` and `journalctl -u kubelet`, then run again."
         )
+    if not host.state.is_executing:
+        first = "clean up what is left on it and " if action == "clean-and-run" else ""
+        later = "" if seed else " (the CA's hash is known once it is made)"
+        host.log(f"Will {first}join {node.name} as a {wanted}{later}")
     if action == "clean-and-run":
         if seed is not None and host.state.is_executing:
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
             forget(seed, node)
         yield StringCommand("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
         yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
-    if not host.state.is_executing:
-        host.log(
-            f"Will join {node.name} as a {wanted}" + (" (the CA's hash is known once it is made)" if not seed else "")
-        )
     documents = ""
     if seed is not None and host.state.is_executing:
         issue_credentials(settings, topology, seed, control_plane)
