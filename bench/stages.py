@@ -42,10 +42,15 @@ class Stage:
     installs: float = 0.0
 
 
+def memory(key: str) -> int:
+    """A line of /proc/meminfo, MiB."""
+    rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(rows[key].split()[0]) // 1024
+
+
 def used() -> int:
     """Memory in use, MiB."""
-    rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return (int(rows["MemTotal"].split()[0]) - int(rows["MemAvailable"].split()[0])) // 1024
+    return memory("MemTotal") - memory("MemAvailable")
 
 
 def measured(name: str, command: list[str], env: dict[str, str] | None = None) -> Stage:
@@ -92,10 +97,11 @@ def measured(name: str, command: list[str], env: dict[str, str] | None = None) -
 def machine() -> str:
     """The machine in one line."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    memory = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[1]) / 2**20  # type: ignore[index]
     release = platform.freedesktop_os_release()["PRETTY_NAME"]
     kind = model[1] if model else platform.machine()
-    return f"{os.cpu_count()} cores of {kind}, {memory:.0f} GiB, {release}, Linux {platform.release()}"
+    return (
+        f"{os.cpu_count()} cores of {kind}, {memory('MemTotal') / 1024:.0f} GiB, {release}, Linux {platform.release()}"
+    )
 
 
 def report(stages: list[Stage], command: str) -> str:

@@ -1,8 +1,14 @@
 """The running lab (`python3 tasks.py lab up`), as an inventory."""
 
+from pyinfra.api.exceptions import InventoryError
+
+from lab.layout import LabError
 from lab.layout import read as _read
 
-_lab = _read()
+try:
+    _lab = _read()
+except LabError as error:
+    raise InventoryError(str(error)) from None
 _cgroup_v1 = _lab["cgroup"] == 1
 
 _ssh = {
