@@ -66,8 +66,9 @@ def topology() -> Topology:
     )
 
 
+@cache
 def problems() -> list[str]:
-    """Everything wrong with the inventory, the settings and the lock, in words; asks no host."""
+    """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
     if lock().kubernetes_version != mine.kubernetes_version:
