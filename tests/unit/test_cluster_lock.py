@@ -49,7 +49,7 @@ PATHS = (
     "packages/debian-13/Packages",
 )
 LOCK: dict[str, Any] = {
-    "format": 1,
+    "format": 2,
     "platform": "linux/amd64",
     "kubernetes_version": "v1.36.2",
     "components": {"kubernetes": "v1.36.2"},
@@ -74,7 +74,7 @@ def test_a_lock_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../../etc/passwd", "bin/../../x", "bin/..", "./bin/x", "bin//x", "bin/", "", "..", "a\0b"]
+    "path", ["/etc/passwd", "../../etc/passwd", "bin/../../x", "bin/..", "./bin/x", "bin//x", "bin/", "", ".."]
 )
 def test_a_path_that_leaves_the_bundle_is_refused(path: str) -> None:
     words = r"files\.0\.path\n.*must be a relative path without `\.`, `\.\.` or empty steps"
@@ -84,14 +84,52 @@ def test_a_path_that_leaves_the_bundle_is_refused(path: str) -> None:
         read(packages=[{**LOCK["packages"][0], "file": path}])
 
 
-@pytest.mark.parametrize("path", ["bin/..x", "bin/x..y", "...", "packages/debian-12/a_1%3a2.deb"])
-def test_a_path_with_harmless_dots_is_taken(path: str) -> None:
+CONTROL = "must have no control characters, no invisible ones and no backslash"
+OPTION = "must have no step that begins with `-`, which programs take for an option"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("a\0b", CONTROL),
+        ("bin/a\nb", CONTROL),
+        ("bin/\x1b[2J", CONTROL),
+        ("bin/\u202egpj.x", CONTROL),  # shown from right to left
+        ("bin/a\u200bb", CONTROL),  # no width
+        ("bin\\kubeadm", CONTROL),
+        ("-rf", OPTION),
+        ("bin/--help", OPTION),
+        ("é" * 2049, "must have at most 4096 bytes"),
+    ],
+    ids=["nul", "newline", "escape", "right-to-left", "no-width", "backslash", "option", "option-below", "long"],
+)
+def test_a_path_that_is_taken_for_something_else_is_refused(path: str, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(files=[{**file("x"), "path": path}])
+    assert "files.0.path" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_listed_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="bin/kubeadm is listed twice"):
+        read(files=[file("bin/kubeadm"), file("bin/kubelet"), file("bin/kubeadm")])
+
+
+def test_files_whose_names_differ_in_case_alone_are_refused() -> None:
+    with pytest.raises(ValidationError, match="bin/kubeadm and bin/KubeAdm differ in case alone"):
+        read(files=[file("bin/kubeadm"), file("bin/KubeAdm")])
+
+
+@pytest.mark.parametrize(
+    "path", ["bin/..x", "bin/x..y", "...", "packages/debian-12/a_1%3a2.deb", "bin/a b", "bin/a-b", "bin/é", "é" * 2048]
+)
+def test_a_path_with_harmless_signs_is_taken(path: str) -> None:
     assert read(files=[{**file("x"), "path": path}]).files[0].path == path
 
 
-@pytest.mark.parametrize("number", [0, 2, "1"])
+@pytest.mark.parametrize("number", [0, 1, 3, "2"])
 def test_another_format_is_refused(number: Any) -> None:
-    with pytest.raises(ValidationError, match=r"format\n.*Input should be 1"):
+    with pytest.raises(ValidationError, match=r"format\n.*Input should be 2"):
         read(format=number)
 
 
@@ -174,3 +212,18 @@ def test_a_worker_gets_no_static_pods_and_no_etcd_tools() -> None:
 def test_a_load_balancer_gets_packages_only() -> None:
     assert [each.path for each in pieces.pieces(read(), ["load_balancer"], "debian-12")] == PACKAGES
     assert [each.path for each in pieces.pieces(read(), ["load_balancer"], "debian-13")] == [PATHS[-1]]
+
+
+def test_images_that_will_be_pulled_are_not_carried() -> None:
+    for group in ("control_plane", "worker"):
+        loaded = pieces.pieces(read(), [group], "debian-12")
+        pulled = pieces.pieces(read(), [group], "debian-12", load=False)
+        assert pulled == [each for each in loaded if not each.path.startswith("images/")] != loaded
+
+
+def test_images_as_registries_name_them() -> None:
+    assert pieces.by_registry(read())[0] == ("registry.k8s.io", "etcd", "3.6.8-0", sha("registry.k8s.io/etcd:3.6.8-0"))
+    own = image("registry.example.org:5000/a/b/c:v1")
+    (found,) = pieces.by_registry(read(images=[own]))
+    assert found == ("registry.example.org:5000", "a/b/c", "v1", sha("registry.example.org:5000/a/b/c:v1"))
+    assert len(pieces.by_registry(read())) == len(IMAGES)
