@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.compatibility import refusals
 from cluster.topology import Topology
 
 # Least CPUs and memory by role, from the guide's table; kubeadm itself refuses a control plane below 2 and 1700 MB.
@@ -46,6 +47,19 @@ def check_hardware(
             if len(names) > 1:
                 what = f"{', '.join(names)}: the same {key} {value}. Kubernetes tells machines apart by it."
                 found.append((key, f"{what} Cloned machines need `systemd-machine-id-setup` or a new UUID."))
+    return _unwaived(found, waived)
+
+
+def check_kernel(
+    hardware: Mapping[str, Mapping[str, Any]], topology: Topology, kubernetes_version: str, waived: Sequence[str]
+) -> list[str]:
+    """Findings of nodes whose kernel this Kubernetes does not run on (compatibility.yaml)."""
+    nodes = [node.name for node in (*topology.control_planes, *topology.workers) if node.name in hardware]
+    found = [
+        ("kernel", f"{name}: {words}")
+        for name in nodes
+        for words in refusals(kubernetes_version, {"kernel": hardware[name]["kernel"]})
+    ]
     return _unwaived(found, waived)
 
 
