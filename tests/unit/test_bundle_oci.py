@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from bundle import oci
+from bundle.command import BuildError
 
 PROXY, FLANNEL, PAUSE = "registry.k8s.io/kube-proxy:v1.36.2", "ghcr.io/flannel-io/flannel:v1", "registry.k8s.io/pause:3"
 
@@ -59,6 +62,12 @@ def blob(directory: Path, digest: str) -> Path:
 
 def document(directory: Path, digest: str) -> Any:
     return json.loads(blob(directory, digest).read_text())
+
+
+def unpacked(layer: Path) -> bytes:
+    target = io.BytesIO()
+    oci.unpack(layer, target)
+    return target.getvalue()
 
 
 def test_two_builds_of_the_same_files_are_byte_for_byte_the_same(tmp_path: Path, tree: Path) -> None:
@@ -116,16 +125,18 @@ def test_an_image_says_how_it_starts_and_for_which_platform(tmp_path: Path, tree
 def test_layers_are_told_by_what_they_are_when_unpacked(tmp_path: Path, tree: Path) -> None:
     layout = oci.Layout(tmp_path / "layout")
     descriptor, plain = layout.layer({}, tree)
-    packed = blob(tmp_path / "layout", descriptor["digest"]).read_bytes()
-    assert plain == f"sha256:{hashlib.sha256(gzip.decompress(packed)).hexdigest()}"
-    assert descriptor["size"] == len(packed)
-    assert packed[4:8] == bytes(4), "gzip keeps a date there"
+    packed = blob(tmp_path / "layout", descriptor["digest"])
+    assert plain == f"sha256:{hashlib.sha256(unpacked(packed)).hexdigest()}"
+    assert descriptor["size"] == packed.stat().st_size
+    assert descriptor["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
+    assert packed.read_bytes()[:4] == bytes.fromhex("28b52ffd"), "RFC 8878, section 3.1.1"
 
 
 def test_a_layer_has_roots_files_without_dates_parents_first(tmp_path: Path, tree: Path) -> None:
     layout = oci.Layout(tmp_path / "layout")
     descriptor, _ = layout.layer({"/opt/bin/flanneld": program(tmp_path, "flanneld")}, tree)
-    with tarfile.open(blob(tmp_path / "layout", descriptor["digest"])) as archive:
+    plain = io.BytesIO(unpacked(blob(tmp_path / "layout", descriptor["digest"])))
+    with tarfile.open(fileobj=plain) as archive:
         entries = {entry.name: entry for entry in archive.getmembers()}
         flanneld = archive.extractfile("opt/bin/flanneld")
         assert flanneld is not None
@@ -153,3 +164,111 @@ def test_a_layout_that_is_not_finished_is_no_layout(tmp_path: Path, tree: Path) 
     layout.image(PAUSE, "linux/amd64", [layout.layer({}, tree)], [], "")
     with pytest.raises(FileNotFoundError, match=r"index\.json"):
         oci.images(tmp_path / "layout")
+
+
+# More than zstd gives one thread at level 19, 32 MB, and quickly packed.
+LARGE = b"".join(number.to_bytes(4, "big") * 4096 for number in range(2200))
+
+
+def test_threads_do_not_change_a_layers_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = []
+    for threads in ("-T1", "-T3"):
+        monkeypatch.setattr(oci, "PACK", tuple(threads if word == "-T0" else word for word in oci.PACK))
+        packed.append(oci.pack(lambda target: target.write(LARGE), tmp_path / "layer"))
+        monkeypatch.undo()
+    assert packed[0] == packed[1]
+    assert unpacked(tmp_path / "layer") == LARGE
+
+
+def test_packing_says_how_far_it_is(tmp_path: Path) -> None:
+    said: list[tuple[int, int]] = []
+    data = bytes(1 << 20)
+    oci.pack(
+        lambda target: [target.write(data) for _ in range(3)], tmp_path / "layer", lambda *now: said.append(now)
+    )  # fmt: skip
+    assert said == [(number << 20, 3 << 20) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bytes], ids=["gzip", "not at all"])
+def test_a_layer_is_unpacked_whatever_it_is_packed_by(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "layer").write_bytes(pack(LARGE[:100_000]))
+    target = io.BytesIO()
+    digest = oci.unpack(tmp_path / "layer", target)
+    assert (target.getvalue(), digest) == (LARGE[:100_000], f"sha256:{hashlib.sha256(LARGE[:100_000]).hexdigest()}")
+
+
+def test_a_damaged_layer_is_told_in_zstds_words(tmp_path: Path) -> None:
+    (tmp_path / "layer").write_bytes(gzip.compress(LARGE)[:1000])
+    with pytest.raises(BuildError, match=r"(?s)^`zstd -d .*layer` exited with \d+:\n.*(end|premature)"):
+        oci.unpack(tmp_path / "layer", io.BytesIO())
+
+
+def test_what_fails_while_it_is_packed_fails_the_packing(tmp_path: Path) -> None:
+    def fail(target: IO[bytes]) -> None:
+        target.write(b"half")
+        raise BuildError("the other half is missing")
+
+    with pytest.raises(BuildError, match=r"^the other half is missing$"):
+        oci.pack(fail, tmp_path / "layer")
+
+
+def test_a_writer_that_changes_its_mind_is_found(tmp_path: Path) -> None:
+    texts = iter([b"first", b"another"])
+    with pytest.raises(BuildError, match=r"(?s)^`zstd -19 .*` exited with \d+:\n"):
+        oci.pack(lambda target: target.write(next(texts)), tmp_path / "layer")
+
+
+def test_a_machine_without_zstd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match=r"^zstd, which images are packed with, is not installed\. Install it\.$"):
+        oci.pack(lambda target: target.write(b"x"), tmp_path / "layer")
+
+
+def test_a_blob_from_elsewhere_is_linked(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"blob")
+    layout = oci.Layout(tmp_path / "layout")
+    digest = oci.digest_of(tmp_path / "blob")
+    layout.take(tmp_path / "blob", digest)
+    layout.take(tmp_path / "blob", digest)
+    assert blob(tmp_path / "layout", digest).samefile(tmp_path / "blob")
+
+
+def test_a_blob_from_elsewhere_that_is_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"blob")
+    digest = oci.digest_of(tmp_path / "blob")
+    (tmp_path / "blob").write_bytes(b"blub")
+    layout = oci.Layout(tmp_path / "layout")
+    with pytest.raises(BuildError) as caught:
+        layout.take(tmp_path / "blob", digest)
+    found = oci.digest_of(tmp_path / "blob")
+    assert str(caught.value) == f"{tmp_path}/blob: its digest is {found}, not {digest}: it was damaged or changed."
+    assert list(layout.blobs.iterdir()) == []
+
+
+def test_layouts_become_one(tmp_path: Path, tree: Path) -> None:
+    whole = build(tmp_path / "whole", tree)
+    parts = []
+    for name in (PROXY, FLANNEL, PAUSE):
+        part = oci.Layout(tmp_path / name.rpartition("/")[2])
+        part.include(whole, [name])
+        part.finish()
+        parts.append(part.directory)
+        assert [row["name"] for row in oci.images(part.directory)] == [name]
+    again = oci.Layout(tmp_path / "again")
+    for part in reversed(parts):
+        again.include(part)
+    again.finish()
+    assert content(tmp_path / "again") == content(whole)
+
+
+@pytest.mark.parametrize(
+    ("config", "platform"),
+    [
+        ({"os": "linux", "architecture": "amd64"}, "linux/amd64"),
+        ({"os": "linux", "architecture": "arm64", "variant": "v8"}, "linux/arm64/v8"),
+        ({"os": "linux", "architecture": "amd64", "variant": ""}, "linux/amd64"),
+        ({}, ""),
+    ],
+)
+def test_a_config_says_its_platform(config: dict[str, str], platform: str) -> None:
+    assert oci.platform_of(config) == platform
