@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from pyinfra.api import FactBase
+
+# dnf-versionlock(8): one line of its list locks one package to one version, as name-epoch:version-release.*.
+LOCKED = "cat \"$(sed -n 's/^ *locklist *= *//p' /etc/dnf/plugins/versionlock.conf)\""
 
 
 class PackageState(TypedDict):
@@ -20,16 +23,22 @@ class Packages(FactBase[dict[str, PackageState]]):
 
         {"haproxy": {"version": "2.6.12-1+deb12u4", "held": False}}
 
-    A package that is removed with its configuration left, or half installed, counts as not installed.
+    A package that is removed with its configuration left, or half installed, counts as not installed. One of format
+    "rpm" is held when dnf's versionlock has the very version that is installed; an epoch of 0 is left out.
     """
 
     @staticmethod
     def default() -> dict[str, PackageState]:
         return {}
 
-    def command(self, names: tuple[str, ...]) -> str:
+    def command(self, names: tuple[str, ...], format: Literal["deb", "rpm"] = "deb") -> str:
         if not names:
             return "true"
+        if format == "rpm":
+            return (
+                "{ rpm -q --qf '%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE} rpm installed\\n' "
+                f"{shlex.join(names)}; {LOCKED}; }} 2>/dev/null || true"
+            )
         return (
             "dpkg-query -W -f '${Package} ${Version} ${db:Status-Want} ${db:Status-Status}\\n' "
             f"{shlex.join(names)} 2>/dev/null || true"
@@ -37,8 +46,12 @@ class Packages(FactBase[dict[str, PackageState]]):
 
     def process(self, output: list[str]) -> dict[str, PackageState]:
         rows = [line.split() for line in output]
+        locked = {row[0] for row in rows if len(row) == 1}
         return {
-            row[0]: PackageState(version=row[1], held=row[2] == "hold")
+            row[0]: PackageState(
+                version=row[1].removeprefix("0:") if row[2] == "rpm" else row[1],
+                held=row[2] == "hold" or (row[2] == "rpm" and f"{row[0]}-{row[1]}.*" in locked),
+            )
             for row in rows
             if len(row) == 4 and row[3] == "installed"
         }

@@ -162,6 +162,41 @@ def test_packages_of_those_asked_for_only(dpkg: Machine) -> None:
     assert dpkg.ask(Packages, names=()) == {}
 
 
+LOCKS = """
+# Added lock on Tue Nov 11 10:00:00 2025
+runc-4:1.1.12-1.el9.*
+!socat-0:1.7.4-1.el9.*
+containerd-0:1.6.20-3.el9.*
+"""
+
+
+def test_rpm_packages_are_held_by_a_lock_on_the_version_that_is_installed(machine: Machine) -> None:
+    machine.program(
+        "rpm",
+        "echo 'runc 4:1.1.12-1.el9 rpm installed'; echo 'containerd 0:1.6.33-1.el9 rpm installed'\n"
+        "echo 'socat 0:1.7.4-1.el9 rpm installed'; echo 'package chrony is not installed'; exit 1",
+    )
+    list_ = machine.file("/etc/locks.list", LOCKS)
+    machine.file("/etc/dnf/plugins/versionlock.conf", f"[main]\nenabled = 1\nlocklist = {list_}\n")
+    assert machine.ask(Packages, names=("runc", "containerd", "socat", "chrony"), format="rpm") == {
+        "runc": {"version": "4:1.1.12-1.el9", "held": True},
+        "containerd": {"version": "1.6.33-1.el9", "held": False},
+        "socat": {"version": "1.7.4-1.el9", "held": False},
+    }
+
+
+def test_rpm_packages_are_not_held_without_dnfs_versionlock(machine: Machine) -> None:
+    machine.program("rpm", "echo 'runc 4:1.1.12-1.el9 rpm installed'")
+    assert machine.ask(Packages, names=("runc",), format="rpm") == {
+        "runc": {"version": "4:1.1.12-1.el9", "held": False}
+    }
+
+
+def test_rpm_packages_are_none_without_rpm(machine: Machine) -> None:
+    assert machine.ask(Packages, names=("runc",), format="rpm") == {}
+    assert machine.ask(Packages, names=(), format="rpm") == {}
+
+
 def test_unit_of_a_recorded_node_runs_with_its_present_file() -> None:
     assert answer(Unit, recorded("Unit.cluster")) == {
         "load": "loaded",
