@@ -75,18 +75,27 @@ if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
 from invoke import Collection, Context, Exit, Program, task
 
 import bundle.build
+import bundle.catalogue
 import bundle.command
+import bundle.compare
+import bundle.extras
+import bundle.inspect
+import bundle.progress
+import bundle.signature
 import bundle.verify
+import cluster.compatibility
 import cluster.settings
 import lab.lab
 import lab.layout
 
 BUNDLE = ROOT / "dist" / "bundle"
-
-
+# What a site changes of bundle/catalogue.yaml; there need not be one.
+SITE = ROOT / "bundle.yaml"
 LAB = "inventories/lab.py"
 KUBECTL = BUNDLE / "bin" / "kubectl"
 KUBECONFIG = ROOT / "secrets" / "lab" / "admin.conf"
+# What the first word after a task is, where it may be left out; invoke takes no such word without its flag.
+OPTIONAL = {"bundle.verify": "--directory", "bundle.inspect": "--directory", "bundle.push": "--inventory"}
 
 
 def run(*words: str | Path) -> str:
@@ -119,19 +128,63 @@ def changed(output: str) -> int:
 
 
 @task(name="build")
-def bundle_build(c: Context) -> None:
-    """Build dist/bundle: binaries, images and packages, all pinned. A second build takes seconds."""
-    ensure_packages(bundle.build.APT_PACKAGES)
-    bundle.build.build(BUNDLE)
+def bundle_build(c: Context, update: bool = False, site: str = str(SITE), output: str = str(BUNDLE)) -> None:
+    """Build dist/bundle, as bundle.yaml has it. What its lock pins comes again, or with --update what there is now."""
+    if site != str(SITE) and not Path(site).exists():
+        raise Exit(f"error: {site}: there is no such file", code=1)
+    wanted = bundle.catalogue.load(Path(site))
+    rpm = any(release.format == "rpm" for release in wanted.packages.values())
+    ensure_packages((*bundle.build.APT_PACKAGES, *(bundle.build.RPM_PACKAGES if rpm else ())))
+    bundle.build.build(Path(output).resolve(), Path(site), update)
 
 
 @task(name="verify")
-def bundle_verify(c: Context) -> None:
-    """Check every byte of dist/bundle against bundle.lock."""
-    problems = bundle.verify.verify(BUNDLE)
+def bundle_verify(c: Context, directory: str = str(BUNDLE), public_key: str | None = None) -> None:
+    """Check every byte of a bundle against its lock, and with --public-key who has signed that."""
+    with bundle.progress.step(f"reading {directory}") as report:
+        problems = bundle.verify.verify(Path(directory), public_key, report)
     if problems:
         raise Exit("\n".join(problems), code=1)
-    say(f"{BUNDLE.relative_to(ROOT)}: every file is as bundle.lock says")
+    signed = f", signed by a key of {public_key}" if public_key else ""
+    say(f"{directory.removeprefix(f'{ROOT}/')}: every file is as bundle.lock says{signed}")
+
+
+@task(name="sign", positional=["key"])
+def bundle_sign(c: Context, key: str) -> None:
+    """Sign dist/bundle with an SSH key, so that `bundle_public_key` can ask for it."""
+    say(f"signed by {bundle.signature.sign(BUNDLE, Path(key).expanduser())}")
+
+
+@task(name="inspect")
+def bundle_inspect(c: Context, directory: str = str(BUNDLE)) -> None:
+    """Show what a bundle holds: sizes, versions, where it is from, licences."""
+    bundle.progress.CONSOLE.print(bundle.inspect.tree(bundle.verify.read_lock(Path(directory))))
+
+
+@task(name="diff", positional=["old", "new"])
+def bundle_diff(c: Context, old: str, new: str) -> None:
+    """Show what differs between two bundles, and how much must be carried."""
+    locks = [bundle.verify.read_lock(Path(each)) for each in (old, new)]
+    bundle.progress.CONSOLE.print(bundle.compare.show(bundle.compare.difference(*locks)))
+
+
+@task(name="add-image", positional=["image"])
+def bundle_add_image(c: Context, image: str, name: str = "") -> None:
+    """Add an image to dist/bundle: a reference, or a file made by `docker save`."""
+    ensure_packages(bundle.build.APT_PACKAGES)
+    bundle.extras.add_image(BUNDLE, bundle.catalogue.load(SITE), image, name)
+
+
+@task(name="add-file", positional=["file"])
+def bundle_add_file(c: Context, file: str) -> None:
+    """Add a file to dist/bundle; the bundle's servers give it at /pieces/files/."""
+    bundle.extras.add_file(BUNDLE, bundle.catalogue.load(SITE), Path(file))
+
+
+@task(name="push")
+def bundle_push(c: Context, inventory: str = LAB) -> None:
+    """Carry dist/bundle to the hosts of an inventory, and change nothing else."""
+    pyinfra(inventory, "deploys/distribute.py", "-y")
 
 
 @task(name="up")
@@ -217,7 +270,8 @@ def check(c: Context) -> None:
 def test(c: Context) -> None:
     """Every check and every test, the lab's included."""
     check(c)
-    run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan")
+    ensure_packages((*bundle.build.APT_PACKAGES, *bundle.build.RPM_PACKAGES, "docker-registry", "nginx"))
+    run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan", "tests/bundle")
     bundle_build(c)
     lab_down(c)
     lab_up(c)
@@ -233,10 +287,17 @@ def bench(c: Context, cold: bool = False) -> None:
     run(PYTHON, "bench/stages.py", *(["--cold"] if cold else []))
 
 
+@task(name="bench-bundle")
+def bench_bundle(c: Context, engines: bool = False) -> None:
+    """Measure the bundle beside plain tools over a lab of its own, and write bench/bundle.md."""
+    run(PYTHON, "bench/bundle.py", *(["--engines"] if engines else []))
+
+
 @task
 def settings(c: Context) -> None:
-    """Write docs/settings.md anew from the settings' own descriptions."""
+    """Write docs/settings.md and docs/compatibility.md anew from what they describe."""
     (ROOT / "docs" / "settings.md").write_text(cluster.settings.markdown())
+    (ROOT / "docs" / "compatibility.md").write_text(cluster.compatibility.markdown())
 
 
 namespace = Collection(
@@ -244,8 +305,19 @@ namespace = Collection(
     test,
     check,
     bench,
+    bench_bundle,
     settings,
-    Collection("bundle", bundle_build, bundle_verify),
+    Collection(
+        "bundle",
+        bundle_build,
+        bundle_verify,
+        bundle_sign,
+        bundle_inspect,
+        bundle_diff,
+        bundle_add_image,
+        bundle_add_file,
+        bundle_push,
+    ),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_stop, lab_start, lab_replace, lab_cut, lab_mend),
 )
 
@@ -256,6 +328,8 @@ def main() -> None:
     words = sys.argv[1:]
     if len(words) > 1 and words[0] in groups:  # people type `lab up`; invoke's own name for it is `lab.up`
         words[:2] = [".".join(words[:2])]
+    if len(words) > 1 and words[0] in OPTIONAL and not words[1].startswith("-"):
+        words.insert(1, OPTIONAL[words[0]])
     try:
         Program(namespace=namespace, name="tasks.py", version="0.1.0").run(["tasks.py", *words])
     except (bundle.command.BuildError, bundle.verify.BundleError, lab.layout.LabError) as error:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
-from bundle import build, cache, catalogue, command, debs, gobuild, images, oci
+from bundle import assemble, build, cache, catalogue, command, debs, gobuild, images, oci, recipes
+from bundle.assemble import Contents, Label
+from bundle.catalogue import Release, Repository
 from bundle.command import BuildError
+from bundle.packing import Image
 from cluster.lock import parse
 
 CATALOGUE = catalogue.load()
+PAUSE, ORIGIN = "registry.k8s.io/pause:3.10.2", f"sha256:{'1' * 64}"
 ETCD = ("etcd", "etcdctl", "etcdutl")
 REFERENCES = [
     "registry.k8s.io/kube-apiserver:v1.36.2",
@@ -27,21 +30,74 @@ REFERENCES = [
 
 
 def test_every_program_of_the_catalogue_comes_from_a_module() -> None:
-    built = {program for module in CATALOGUE.modules.values() for program in module.packages}
+    modules = [module for component in CATALOGUE.components.values() for module in component.build]
+    built = {program for module in modules for program in module.packages}
     wanted = {program for names in CATALOGUE.programs.values() for program in names}
-    wanted |= {program for image in CATALOGUE.images.values() for program in image.files.values()}
+    wanted |= {program for recipe in CATALOGUE.recipes.values() for program in recipe.files.values()}
     assert wanted - built == {"pause"}
 
 
-def test_a_catalogue_with_an_unknown_name_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "catalogue.yaml"
-    path.write_text(catalogue.PATH.read_text().replace("kubernetes_version:", "kubernetes_versoin:"))
-    with pytest.raises(ValidationError, match=r"kubernetes_versoin\n.*Extra inputs are not permitted"):
-        catalogue.load(path)
+def test_versions_of_the_catalogue_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(build.versions(CATALOGUE)) == {"etcd", "coredns", "cri-tools"}
+    build.refuse(CATALOGUE.kubernetes_version, build.versions(CATALOGUE))
+    assert capsys.readouterr().out == ""
+
+
+def test_versions_that_cannot_go_together_are_all_refused_at_once() -> None:
+    with pytest.raises(BuildError) as caught:
+        build.refuse("v1.36.2", {"etcd": "v3.5.9", "containerd": "1.5.0"})
+    first, *others = str(caught.value).splitlines()
+    assert first == "These versions do not go together; docs/compatibility.md has all that do:"
+    assert [line[:20] for line in others] == ["  - etcd v3.5.9 is b", "  - containerd 1.5.0"]
+
+
+def test_versions_that_are_not_recommended_are_said_and_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    build.refuse("v1.36.2", {"cri-tools": "v1.35.0"})
+    words = "bundle: note: cri-tools v1.35.0 may work with Kubernetes 1.36, but its maintainers recommend 1.36.\n"
+    assert capsys.readouterr().out.endswith(words)
+
+
+def test_what_is_no_version_is_refused() -> None:
+    with pytest.raises(BuildError, match=r"^'newest' is no version: .* Correct it in bundle\.yaml\.$"):
+        build.refuse("v1.36.2", {"etcd": "newest"})
+
+
+OWN = Repository(url="https://rpm.example.org/rocky/9/BaseOS/x86_64/os/", key="keys/rocky-9.asc")
+
+
+@pytest.mark.parametrize(
+    ("release", "mirrors", "expected"),
+    [
+        (Release(format="rpm", sets={}, repositories={"base": OWN}), {"deb.debian.org": ("a", "b")}, []),
+        (
+            Release(format="rpm", sets={}, repositories={"base": OWN}),
+            {"rpm.example.org": ("a", "b", "c"), "deb.debian.org": ("d",)},
+            [{"rpm.example.org": "a"}, {"rpm.example.org": "b"}, {"rpm.example.org": "c"}],
+        ),
+        (
+            Release(format="deb", suite="bookworm", sets={}),
+            {"deb.debian.org": ("a", "b"), "deb.debian.org/debian": ("c",), "security.debian.org": (), "x": ("d",)},
+            [
+                {"deb.debian.org": "a", "deb.debian.org/debian": "c"},
+                {"deb.debian.org": "b", "deb.debian.org/debian": "c"},
+            ],
+        ),
+        (
+            Release(format="deb", suite="bookworm", sets={}, repositories={"own": OWN}),
+            {"deb.debian.org": ("a", "b"), "rpm.example.org": ("c",)},
+            [{"deb.debian.org": "a", "rpm.example.org": "c"}, {"deb.debian.org": "b", "rpm.example.org": "c"}],
+        ),
+    ],
+    ids=["none", "rpm", "deb", "deb and own"],
+)  # fmt: skip
+def test_each_mirror_of_what_a_release_is_from_has_its_turn(
+    release: Release, mirrors: dict[str, tuple[str, ...]], expected: list[dict[str, str]]
+) -> None:
+    assert build.mirrors(CATALOGUE.model_copy(update={"mirrors": mirrors}), release) == expected
 
 
 def test_catalogue_and_kubeadm_agree() -> None:
-    assert images.disagreements(CATALOGUE, REFERENCES) == []
+    assert recipes.disagreements(CATALOGUE, REFERENCES) == []
 
 
 @pytest.mark.parametrize(
@@ -50,28 +106,52 @@ def test_catalogue_and_kubeadm_agree() -> None:
         ("registry.k8s.io/etcd:3.6.9-0", [f"the catalogue builds {name} v3.6.8" for name in ETCD]),
         ("registry.k8s.io/coredns/coredns:v1.15.0", ["the catalogue builds coredns v1.14.2"]),
         ("ghcr.io/flannel-io/flannel:v0.28.5", ["the catalogue builds flanneld v0.28.4"]),
-        ("registry.k8s.io/konnectivity:v1", ["the catalogue has no image konnectivity"]),
+        ("registry.k8s.io/konnectivity:v1", ["the catalogue has no recipe for konnectivity"]),
         ("registry.k8s.io/kube-apiserver:v1.36.3", ["the catalogue builds kube-apiserver v1.36.2"]),
     ],
     ids=["etcd", "coredns", "flannel", "unknown", "kube-apiserver"],
 )
 def test_an_image_that_the_catalogue_does_not_build_is_found(reference: str, findings: list[str]) -> None:
-    assert images.disagreements(CATALOGUE, [*REFERENCES, reference]) == [f"{reference}: {each}" for each in findings]
+    found = recipes.disagreements(CATALOGUE, [*REFERENCES, reference])
+    assert found == [f"{reference}: {each}" for each in findings]
 
 
-def test_images_are_those_that_kubeadm_lists_and_the_catalogues_own(tmp_path: Path) -> None:
+def test_images_are_those_that_kubeadm_lists_manifests_name_and_the_catalogues_own(tmp_path: Path) -> None:
     kubeadm = tmp_path / "kubeadm"
     kubeadm.write_text(
         '#!/bin/sh\ntest "$*" = "config images list --kubernetes-version v1.36.2" && echo b:1 && echo a:1\n'
     )
     kubeadm.chmod(0o755)
-    assert images.wanted(CATALOGUE, kubeadm) == sorted(["a:1", "b:1", *CATALOGUE.extra_images])
+    manifest = tmp_path / "app.yaml"
+    manifest.write_text("spec: {containers: [{image: nginx}, {image: quay.io/site/app:1}, {image: b:1}]}")
+    named = ["docker.io/library/a:1", "docker.io/library/b:1", "docker.io/library/nginx:latest", "quay.io/site/app:1"]
+    wanted = images.wanted(CATALOGUE.model_copy(update={"manifests": (str(manifest),)}), kubeadm)
+    assert wanted == sorted([*named, *CATALOGUE.extra_images])
+    assert images.hosts(wanted) == {"docker.io", "quay.io", "ghcr.io", "registry.k8s.io"}
 
 
-def test_images_that_do_not_agree_stop_the_build(tmp_path: Path) -> None:
-    words = r"^kubeadm and the catalogue do not agree:\n  x/y:1: the catalogue has no image y$"
-    with pytest.raises(BuildError, match=words):
-        images.layout(CATALOGUE, ["x/y:1"], {})
+def test_pause_is_compiled_from_the_kubernetes_tree(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a program of our own in place of Kubernetes' pause.c, which prints its version as that does."""
+    code = tmp_path / recipes.PAUSE
+    code.parent.mkdir(parents=True)
+    code.write_text(
+        "#include <stdio.h>\n#define S_(x) #x\n#define S(x) S_(x)\nint main(void) { puts(S(VERSION)); return 0; }\n"
+    )
+    monkeypatch.setattr(gobuild, "toolchain", lambda least: Path("go"))
+    monkeypatch.setattr(gobuild, "source", lambda go, module: tmp_path)
+    program = recipes.pause(CATALOGUE, "3.10.2")
+    assert command.run(program.path) == "3.10.2\n"
+    compiler = command.run("gcc", "-dumpfullversion").strip()
+    assert (program.source, program.licence) == (
+        f"gcc:k8s.io/kubernetes/build/pause/linux/pause.c@v1.36.2 gcc-{compiler} linux/amd64", "Apache-2.0",
+    )  # fmt: skip
+
+
+def test_every_image_made_here_has_a_licence() -> None:
+    licences = {name: recipes.licence(CATALOGUE, recipe.files.values()) for name, recipe in CATALOGUE.recipes.items()}
+    assert set(licences.values()) == {"Apache-2.0"}
 
 
 # As `go mod edit -json` prints the go.mod of k8s.io/kubernetes, cut to one line of each kind.
@@ -116,6 +196,13 @@ def test_a_go_mod_without_requirements_or_replacements_has_none() -> None:
 )
 def test_versions_are_compared_by_their_first_two_numbers(text: str, numbers: list[int]) -> None:
     assert gobuild._numbers(text) == numbers
+
+
+def test_a_toolchain_says_which_release_it_is(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    go.write_text('#!/bin/sh\ntest "$*" = "env GOVERSION" && echo go1.26.6\n')
+    go.chmod(0o755)
+    assert gobuild.release(go) == "go1.26.6"
 
 
 def test_a_command_that_fails_says_what_and_in_whose_words(tmp_path: Path) -> None:
@@ -219,15 +306,28 @@ def test_a_lock_describes_every_file_with_its_name_and_version(tmp_path: Path) -
     (tmp_path / "packages/debian-12/Packages").write_text(PACKAGES.partition("\n\n")[0])
     layout = oci.Layout(tmp_path / "images")
     pause = [layout.layer({"/pause": tmp_path / "bin/kubeadm"})]
-    layout.image("registry.k8s.io/pause:3.10.2", "linux/amd64", pause, [], "")
+    layout.image(PAUSE, "linux/amd64", pause, [], "")
     layout.finish()
-    lock = build.describe(CATALOGUE, tmp_path, {"kubeadm": "v1.36.2"})
+    contents = Contents(
+        platform="linux/amd64",
+        kubernetes_version="v1.36.2",
+        components={"kubernetes": "v1.36.2"},
+        package_sets={"debian-12": CATALOGUE.packages["debian-12"].sets},
+        labels={
+            "bin/kubeadm": Label("kubeadm", "v1.36.2", "https://example.org/kubeadm", "Apache-2.0"),
+            "packages/debian-12/keepalived_1.2.2.7-1+b2_amd64.deb": Label("keepalived", "1:2.2.7-1+b2"),
+            **assemble.image_labels(tmp_path / "images", [Image(PAUSE, tmp_path, ORIGIN, f"docker://{PAUSE}", "MIT")]),
+        },
+        origins={PAUSE: ORIGIN},
+    )
+    lock = assemble.described(tmp_path, contents)
     rows = {file.path: (file.name, file.version) for file in lock.files}
     assert rows.pop("bin/kubeadm") == ("kubeadm", "v1.36.2")
     assert rows.pop("packages/debian-12/keepalived_1.2.2.7-1+b2_amd64.deb") == ("keepalived", "1:2.2.7-1+b2")
     assert rows.pop("packages/debian-12/Packages") == ("package index", "-")
     assert rows.pop("images/index.json") == ("image index", "-")
     assert rows.pop("images/oci-layout") == ("oci-layout", "-")
+    assert rows.pop("bundle.cdx.json") == ("SBOM", "-")
     assert set(rows.values()) == {("registry.k8s.io/pause", "3.10.2")}
     assert all(
         file.sha256 == hashlib.sha256((tmp_path / file.path).read_bytes()).hexdigest()
@@ -235,4 +335,10 @@ def test_a_lock_describes_every_file_with_its_name_and_version(tmp_path: Path) -
         for file in lock.files
     )
     assert lock.package_sets["debian-12"] == CATALOGUE.packages["debian-12"].sets
+    assert [(image.name, image.origin) for image in lock.images] == [(PAUSE, ORIGIN)]
+    assert {(file.source, file.licence) for file in lock.files if file.path.startswith("images/blobs/")} == {
+        (f"docker://{PAUSE}", "MIT")
+    }
     assert parse(lock.model_dump_json()) == lock
+    assert Contents.of(lock).labels.items() >= contents.labels.items()
+    assert assemble.described(tmp_path, Contents.of(lock)) == lock
