@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cluster.lock import File, Image, Lock
 
@@ -35,6 +36,25 @@ def images(lock: Lock, groups: Sequence[str]) -> list[Image]:
     return []
 
 
+class Served(NamedTuple):
+    """An image as a registry names it; `sum` is its manifest's sha256 without the algorithm."""
+
+    registry: str
+    repository: str
+    tag: str
+    sum: str
+
+
+def by_registry(lock: Lock) -> list[Served]:
+    """All images, as a registry is asked for them. Names in a bundle are full ones."""
+    found = []
+    for each in lock.images:
+        name, _, tag = each.name.rpartition(":")
+        registry, _, repository = name.partition("/")
+        found.append(Served(registry, repository, tag, each.digest.partition(":")[2]))
+    return found
+
+
 def programs(lock: Lock, groups: Sequence[str]) -> dict[str, File]:
     """Programs that a host of these groups runs: destination -> piece."""
     if not {"control_plane", "worker"} & set(groups):
@@ -49,8 +69,12 @@ def programs(lock: Lock, groups: Sequence[str]) -> dict[str, File]:
     return found
 
 
-def pieces(lock: Lock, groups: Sequence[str], release: str) -> list[File]:
-    """Files of the bundle that a host of these groups and this release needs, in the bundle's order."""
-    blobs = {f"images/blobs/{blob.replace(':', '/')}" for each in images(lock, groups) for blob in each.blobs}
+def pieces(lock: Lock, groups: Sequence[str], release: str, load: bool = True) -> list[File]:
+    """Files of the bundle that a host of these groups and this release needs, in the bundle's order.
+
+    With `load` it also gets the images that it runs; without, it will pull them.
+    """
+    carried = images(lock, groups) if load else []
+    blobs = {f"images/blobs/{blob.replace(':', '/')}" for each in carried for blob in each.blobs}
     wanted = blobs | {file.path for file in programs(lock, groups).values()}
     return [file for file in lock.files if file.path in wanted or file.path.startswith(f"packages/{release}/")]

@@ -36,6 +36,17 @@ class Settings(BaseModel):
         "v1.36.2", description="Version to run, as Kubernetes writes it; the bundle must be of the same."
     )
     bundle_dir: str = Field("dist/bundle", description="The offline bundle on the control machine.")
+    bundle_public_key: str | None = Field(
+        None, description="File of OpenSSH public keys, one of which must have signed the bundle; unset: none is asked."
+    )
+    bundle_servers: tuple[str, ...] = Field(
+        (), description="Hosts that hand the bundle on to the others; unset: the load balancers."
+    )
+    bundle_port: Port = Field(5443, description="Port on which they do, to hosts of the inventory only.")
+    image_delivery: Literal["load", "registry"] = Field(
+        "load",
+        description="`load`: images are carried to each node and loaded; `registry`: pulled from the bundle's servers.",
+    )
     secrets_dir: str = Field("secrets", description="Where the administrator's kubeconfig is kept, 0700.")
     api_port: Port = Field(6443, description="Port of the API on the virtual IP.")
     vip_interface: str | None = Field(

@@ -41,9 +41,32 @@ class Topology:
         return (*self.load_balancers, *self.control_planes, *self.workers)
 
 
+def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
+    """Hosts that hand the bundle on: those of the settings that the inventory has, else the load balancers."""
+    if not settings.bundle_servers:
+        return topology.load_balancers
+    known = {node.name: node for node in topology.nodes}
+    return tuple(known[name] for name in settings.bundle_servers if name in known)
+
+
 def check(topology: Topology, settings: Settings) -> list[str]:
     """Every reason why this cluster cannot exist, in words; an empty list when there is none."""
-    return [*_roles(topology), *_identities(topology), *_networks(topology, settings)]
+    return [*_roles(topology), *_identities(topology), *_networks(topology, settings), *_servers(topology, settings)]
+
+
+def _servers(topology: Topology, settings: Settings) -> list[str]:
+    names = {node.name for node in topology.nodes}
+    found = [
+        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers."
+        for name in settings.bundle_servers
+        if name not in names
+    ]
+    if settings.bundle_port == settings.api_port:
+        found.append(
+            f"bundle_port {settings.bundle_port}: is the API's port too (api_port), and both are on load balancers. "
+            "Choose another."
+        )
+    return found
 
 
 def _roles(topology: Topology) -> list[str]:

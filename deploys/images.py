@@ -1,4 +1,4 @@
-"""Images into containerd, from the node's own pieces of the bundle (guide 3.2).
+"""Images into containerd, from the node's own pieces of the bundle (guide 3.2); nothing where they are pulled.
 
 Hosts: control_plane, worker. Changes: containerd's namespace k8s.io. Undo: `crictl rmi`.
 """
@@ -14,7 +14,7 @@ from operations import containerd
 @deploy("Images")
 def images() -> None:
     wanted = pieces.images(plan.lock(), host.groups)
-    if wanted:
+    if wanted and plan.settings().image_delivery == "load":
         digests = {image.digest for image in wanted}
         sizes = {digest: file.size for file in plan.lock().files if (digest := f"sha256:{file.sha256}") in digests}
         containerd.images(name="Import images", wanted=wanted, sizes=sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -14,6 +14,8 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
+from cluster import topology as roles
+from cluster.compatibility import refusals
 from cluster.lock import Lock
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
@@ -66,11 +68,17 @@ def topology() -> Topology:
     )
 
 
+def bundle_servers() -> tuple[Node, ...]:
+    """Hosts that hand the bundle on, in the settings' order; the first gets it from this machine."""
+    return roles.bundle_servers(topology(), settings())
+
+
 @cache
 def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
@@ -80,13 +88,13 @@ def problems() -> list[str]:
 
 
 @cache
-def _damage(directory: str) -> list[str]:
-    return verify(Path(directory))
+def _damage(directory: str, public_key: str | None) -> list[str]:
+    return verify(Path(directory), public_key)
 
 
 def damage() -> list[str]:
     """Every byte of the bundle that is not as locked, in words; looked at once a run."""
-    return _damage(settings().bundle_dir)
+    return _damage(settings().bundle_dir, settings().bundle_public_key)
 
 
 def refuse(found: Sequence[str]) -> None:
@@ -96,25 +104,36 @@ def refuse(found: Sequence[str]) -> None:
 
 
 @cache
-def _lock(directory: str) -> Lock:
-    return read_lock(Path(directory))
+def _lock(directory: str, public_key: str | None) -> Lock:
+    return read_lock(Path(directory), public_key)
 
 
 def lock() -> Lock:
-    """The lock of the bundle on this machine. Raises InputError when it cannot be read."""
+    """The lock of the bundle on this machine. Raises InputError when it cannot be read, or nobody vouches for it."""
     try:
-        return _lock(settings().bundle_dir)
+        return _lock(settings().bundle_dir, settings().bundle_public_key)
     except BundleError as error:
         raise InputError(str(error)) from None
 
 
-def packages(*sets: str, name: str, hold: str | Sequence[str] = ()) -> OperationMeta:
-    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages."""
+def packages(
+    *sets: str, name: str, hold: str | Sequence[str] = (), unstarted: Mapping[str, str] | None = None
+) -> OperationMeta:
+    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages.
+
+    `unstarted` names units that would start by being installed: package -> unit.
+    """
     known = lock().package_sets[RELEASE]
-    names = [package for each in sets for package in known[each]]
-    held = known[hold] if isinstance(hold, str) else hold
-    versions = {row.name: row.version for row in lock().packages if row.release == RELEASE}
-    return package.packages(name=name, names=names, versions=versions, release=RELEASE, hold=held)
+    rows = [row for row in lock().packages if row.release == RELEASE]
+    return package.packages(
+        name=name,
+        names=[package for each in sets for package in known[each]],
+        versions={row.name: row.version for row in rows},
+        release=RELEASE,
+        hold=known[hold] if isinstance(hold, str) else hold,
+        format="rpm" if all(row.file.endswith(".rpm") for row in rows) else "deb",
+        unstarted=unstarted or {},
+    )
 
 
 def template(path: str, **values: object) -> str:

@@ -50,6 +50,7 @@ def _findings() -> list[str]:
     return [
         *plan.damage(),
         *requirements.check_hardware(hardware, topology, plan.lock().platform, settings.waived_checks),
+        *requirements.check_kernel(hardware, topology, settings.kubernetes_version, settings.waived_checks),
         *(_clocks(asked) if settings.time_sync == "check" else ()),
         *check_vip(settings, subnets),
         *_vip_taken(balancers),

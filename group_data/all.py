@@ -21,6 +21,13 @@ vip = "192.0.2.100"
 cluster_name = "production"
 kubernetes_version = "v1.36.2"
 
+# The bundle (docs/bundle.md): who must have signed it, as a file of OpenSSH public keys that came here by another way.
+# bundle_public_key = "/etc/pyinfra-kubeadm/bundle.pub"
+# Which hosts hand it on to the others, the first one first; unset, the load balancers do.
+# bundle_servers = ("lb1.example.org", "lb2.example.org")
+# Images are loaded into each node; or with "registry" pulled from those servers when they are wanted.
+# image_delivery = "registry"
+
 # None of these may overlap with each other or with any network of the site.
 pod_subnet = "10.244.0.0/16"
 service_subnet = "10.96.0.0/12"

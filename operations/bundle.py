@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import posixpath
 import shlex
 import tarfile
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from gevent.lock import RLock
 from pyinfra import host
 from pyinfra.api import FileUploadCommand, StringCommand, operation
 
@@ -19,37 +18,59 @@ from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY
 from facts.checksum import Checksums
 
-_packing = RLock()
-_archives: dict[str, int] = {}
+# How much is sent, unpacked and checked at a time: what a cut connection costs at most, and room needed in /tmp.
+BATCH = 32 * 1024 * 1024  # bytes
+# Every piece on every host is of this date: with apt, a part is only continued where the server's file is as old.
+DATE = 946684800  # seconds since 1970; the start of 2000
 
 
-def archive(source: Path, files: Sequence[File]) -> Path:
-    """The path of one tar of these pieces; hosts that lack the same pieces share it.
+def batches(files: Sequence[File], size: int = BATCH) -> list[list[File]]:
+    """The files in their order, cut into groups of about this many bytes; a larger file is a group of its own."""
+    found: list[list[File]] = []
+    room = 0
+    for file in files:
+        if not found or file.size > room:
+            found.append([])
+            room = size
+        found[-1].append(file)
+        room -= file.size
+    return found
 
-    The file has no name, so that it is gone with this process however that ends. Linux opens it anew under /proc for
-    each host that reads it.
+
+@contextmanager
+def archive(source: Path, files: Sequence[File]) -> Iterator[Path]:
+    """The path of a tar of these pieces, which anyone may read whoever may read them here.
+
+    The file has no name, so that it is gone with this process however that ends; Linux opens it anew under /proc.
     """
-    key = hashlib.sha256("\n".join(f"{file.sha256} {file.path}" for file in files).encode()).hexdigest()
-    with _packing:
-        if key not in _archives:
-            with tempfile.TemporaryFile() as packed:
-                with tarfile.open(fileobj=packed, mode="w") as tar:
-                    for file in files:
-                        tar.add(source / file.path, file.path, recursive=False)
-                packed.flush()
-                _archives[key] = os.dup(packed.fileno())
-    return Path(f"/proc/self/fd/{_archives[key]}")
+
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.mode, entry.mtime = 0o644, DATE
+        return entry
+
+    with tempfile.TemporaryFile() as packed:
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for file in files:
+                tar.add(source / file.path, file.path, recursive=False, filter=plain)
+        packed.flush()
+        yield Path(f"/proc/self/fd/{packed.fileno()}")
 
 
-def unpack_script(uploaded: str, target: str, size: int) -> str:
+def room_script(target: str, size: int) -> str:
+    """Shell that fails when the file system of `target` has not so many bytes free."""
+    return (
+        f"umask 022; mkdir -p {target} && free=$(df -Pk {target} | awk 'NR == 2 {{print $4}}') && "
+        f'{{ test "$free" -gt {size // 1024} || {{ '
+        f'echo "{target}: $free KiB free, {size // 1024} needed. Make room and run again." >&2; exit 1; }}; }}'
+    )
+
+
+def unpack_script(uploaded: str, target: str) -> str:
     """Shell that unpacks an archive beside `target`, checks every piece against the list on its standard input,
     and only then moves them in."""
     return (
         f'umask 022; mkdir -p {target} && s={target}.new && rm -rf "$s" && mkdir "$s" && '
         f"trap 'rm -rf \"$s\" {uploaded}' EXIT && "
-        f"free=$(df -Pk {target} | awk 'NR == 2 {{print $4}}') && "
-        f'{{ test "$free" -gt {size // 1024} || {{ '
-        f'echo "{target}: $free KiB free, {size // 1024} needed. Make room and run again." >&2; exit 1; }}; }} && '
         f'tar -x --no-same-owner -f {uploaded} -C "$s" && cd "$s" && sha256sum --quiet -c - && '
         f"find . -type d -exec mkdir -p {target}/{{}} \\; && "
         # find's own status says nothing of the moves: it prints those that failed.
@@ -57,29 +78,59 @@ def unpack_script(uploaded: str, target: str, size: int) -> str:
     )
 
 
+def lacking(files: Sequence[File]) -> list[File]:
+    """Those pieces of the bundle that this host does not have, by content."""
+    there = host.get_fact(Checksums, paths=tuple(posixpath.join(NODE_DIRECTORY, file.path) for file in files))
+    return [file for file in files if there.get(posixpath.join(NODE_DIRECTORY, file.path)) != file.sha256]
+
+
+class Progress:
+    """Bytes that have come to this host, told now and then, and once more at the end."""
+
+    def __init__(self, files: Sequence[File], every: float = 10) -> None:
+        self.total, self.done, self.every, self.told = sum(file.size for file in files), 0, every, time.monotonic()
+
+    def add(self, files: Sequence[File]) -> None:
+        """Count these files as come."""
+        self.done += sum(file.size for file in files)
+        if self.done == self.total or time.monotonic() - self.told >= self.every:
+            self.told = time.monotonic()
+            host.log(f"{self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB are here, and checked")
+
+
+def announce(wanted: Sequence[File], files: Sequence[File]) -> str:
+    """Say while planning what will be carried; the plan's one command."""
+    host.log(f"Will carry {len(wanted)} of {len(files)} pieces, {sum(file.size for file in wanted) / 1e6:.0f} MB")
+    return f"# {len(wanted)} pieces"
+
+
 @operation()
-def pieces(source: str, files: Sequence[File]) -> Generator[FileUploadCommand | StringCommand, None, None]:
+def carry(source: str, files: Sequence[File]) -> Generator[FileUploadCommand | StringCommand, None, None]:
     """
-    Carry those pieces of the bundle that the node does not have, and check each on arrival.
+    Carry those pieces of the bundle that the host does not have over SSH, and check each on arrival.
+
+    What has arrived stays: a run after a cut carries the rest.
 
     + source: the bundle's directory on the control machine
     + files: the pieces, from bundle.lock
     """
-    there = host.get_fact(Checksums, paths=tuple(posixpath.join(NODE_DIRECTORY, file.path) for file in files))
-    lacking = [file for file in files if there.get(posixpath.join(NODE_DIRECTORY, file.path)) != file.sha256]
-    if not lacking:
+    wanted = lacking(files)
+    if not wanted:
         host.noop(f"{len(files)} pieces of the bundle are there")
         return
-    size = sum(file.size for file in lacking)
     if not host.state.is_executing:
-        host.log(f"Will carry {len(lacking)} of {len(files)} pieces, {size / 1e6:.0f} MB")
-        yield StringCommand(f"# {len(lacking)} pieces")
+        yield StringCommand(announce(wanted, files))
         return
-    uploaded = host.get_temp_filename(f"{hashlib.sha256(lacking[0].sha256.encode()).hexdigest()}.tar")
-    # Straight to the SSH user's own file: under sudo pyinfra would copy it once more.
-    yield FileUploadCommand(str(archive(Path(source), lacking)), uploaded, _sudo=False)
-    sums = "".join(f"{file.sha256}  {file.path}\n" for file in lacking)
-    yield StringCommand(unpack_script(shlex.quote(uploaded), NODE_DIRECTORY, size), _stdin=sums)
+    yield StringCommand(room_script(NODE_DIRECTORY, sum(file.size for file in wanted)))
+    uploaded = host.get_temp_filename("pieces of the bundle")
+    progress = Progress(wanted)
+    for batch in batches(wanted):
+        with archive(Path(source), batch) as packed:
+            # Straight to the SSH user's own file: under sudo pyinfra would copy it once more.
+            yield FileUploadCommand(str(packed), uploaded, _sudo=False)
+        sums = "".join(f"{file.sha256}  {file.path}\n" for file in batch)
+        yield StringCommand(unpack_script(shlex.quote(uploaded), NODE_DIRECTORY), _stdin=sums)
+        progress.add(batch)
 
 
 @operation()

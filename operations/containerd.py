@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
@@ -17,34 +17,37 @@ from facts.containerd import Images
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
-def index(images: Sequence[Image], sizes: dict[str, int]) -> str:
-    """The index.json of a layout that holds these images only.
+def index(image: Image, size: int) -> str:
+    """The index.json of a layout that holds this image only, in one line.
 
     `io.containerd.image.name` is what `ctr images import` names an image by
     (https://github.com/containerd/containerd/blob/v1.6.20/images/annotations.go).
     """
-    manifests = [
-        {
-            "mediaType": MANIFEST,
-            "digest": image.digest,
-            "size": sizes[image.digest],
-            "annotations": {"io.containerd.image.name": image.name},
-        }
-        for image in images
-    ]
-    return json.dumps({"schemaVersion": 2, "manifests": manifests})
+    names = {"io.containerd.image.name": image.name}
+    manifest = {"mediaType": MANIFEST, "digest": image.digest, "size": size, "annotations": names}
+    return json.dumps({"schemaVersion": 2, "manifests": [manifest]})
 
 
-def import_script(images: Sequence[Image], seconds: int) -> str:
-    """Shell that streams the images' blobs with an index from standard input into containerd."""
-    blobs = sorted({f"blobs/{blob.replace(':', '/')}" for image in images for blob in image.blobs})
+def requests(images: Sequence[Image], sizes: Mapping[str, int]) -> str:
+    """What `import_script` reads: for each image a line of its index, a tab, and its blobs' files."""
+    lines = []
+    for image in images:
+        blobs = " ".join(f"blobs/{blob.replace(':', '/')}" for blob in dict.fromkeys(image.blobs))
+        lines.append(f"{index(image, sizes[image.digest])}\t{blobs}\n")
+    return "".join(lines)
+
+
+def import_script(seconds: int) -> str:
+    """Shell that streams each image of standard input into containerd, as many at once as there are processors."""
     layout = shlex.quote(posixpath.join(NODE_DIRECTORY, "images"))
-    return (
-        'd=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && cat > "$d/index.json" && '
-        'echo \'{"imageLayoutVersion":"1.0.0"}\' > "$d/oci-layout" && '
-        f'tar -c -C "$d" oci-layout index.json -C {layout} {shlex.join(blobs)} '
-        f"| timeout {seconds} ctr -n k8s.io images import - >/dev/null"
-    )
+    # A pipe has the status of its end only, hence the file that says that tar has failed.
+    one = f"""\
+d=$(mktemp -d) && trap 'rm -rf "$d"' EXIT
+echo '{{"imageLayoutVersion":"1.0.0"}}' > "$d/oci-layout" && printf '%s\\n' "$1" | cut -f 1 > "$d/index.json" &&
+{{ tar -c -C "$d" oci-layout index.json -C {layout} $(printf '%s\\n' "$1" | cut -f 2) || touch "$d/failed"; }} |
+    timeout {seconds} ctr -n k8s.io images import - >/dev/null && test ! -e "$d/failed"
+"""
+    return f'xargs -r -d "\\n" -n 1 -P "$(nproc)" sh -c {shlex.quote(one)} sh'
 
 
 @operation()
@@ -57,7 +60,7 @@ def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -
 
     + wanted: the images, from bundle.lock
     + sizes: bytes of each manifest, by digest
-    + seconds: how long the import may take
+    + seconds: how long the import of one may take
     """
     state = host.get_fact(Images)
     if host.state.is_executing and state["state"] != "running":
@@ -75,4 +78,4 @@ def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -
     if not host.state.is_executing:
         for image in lacking:
             host.log(f"Will import {image.name} ({image.digest[:19]}, {image.size / 1e6:.0f} MB)")
-    yield StringCommand(import_script(lacking, seconds), _stdin=index(lacking, sizes))
+    yield StringCommand(import_script(seconds), _stdin=requests(lacking, sizes))

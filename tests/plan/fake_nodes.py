@@ -26,6 +26,8 @@ from pyinfra.context import ctx_host
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
+from cluster.topology import Node as Address
+from facts.certificate import Certificate
 from facts.cgroup import Cgroup
 from facts.checksum import Checksums
 from facts.containerd import Images
@@ -43,7 +45,7 @@ from facts.service import Unit
 from facts.sudo import Sudo
 from facts.swap import Swap
 from facts.time import TimeSynchronized
-from operations import kubernetes, swap, verify, workload
+from operations import bundle_server, containerd, kubernetes, swap, verify, workload
 from operations.file import write_script
 from operations.kubeadm import ready
 
@@ -51,6 +53,8 @@ KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
 ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib/etcd/member"
 HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
+SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
+REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 # What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
 BRINGS = {
@@ -58,6 +62,13 @@ BRINGS = {
     "haproxy": ("haproxy.service", True, HAPROXY),
     "keepalived": ("keepalived.service", False, None),
     "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
+    "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+}
+# What a unit cannot be started without: a program, and files.
+NEEDS: dict[str, tuple[str, list[str]]] = {
+    "haproxy.service": ("haproxy", [HAPROXY]),
+    "keepalived.service": ("keepalived", [KEEPALIVED]),
+    SERVER: ("nginx", [NGINX, bundle_server.CERTIFICATE, bundle_server.KEY]),
 }
 
 
@@ -126,10 +137,39 @@ class Node:
         if not (self.has("kubectl") and ADMIN in self.files and self.name in self.world.cluster["nodes"]):
             raise Refused("The connection to the server was refused - did you specify the right host or port?")
 
+    def reach(self, url: str, trusted: str) -> Node | None:
+        """The host whose server of the bundle answers at a URL, as it was when it was started, if this one may ask it
+        and trusts it."""
+        for node in self.world.nodes.values():
+            unit = node.units.get(SERVER, {})
+            if not unit.get("active") or url.removeprefix("https://") not in re.findall(
+                r"listen (\S+) ssl;", unit["config"]
+            ):
+                continue
+            allowed = re.findall(r"allow (\S+);", unit["config"])
+            return node if unit["certificate"] in trusted and self.state["address"] in allowed else None
+        return None
+
+    def pull(self, wanted: set[str]) -> None:
+        """Have containerd pull images, by their short names, from the first server that it is told of and has them."""
+        hosts = self.files[REGISTRIES]["text"]
+        trusted = "".join(
+            self.files[path]["text"] for path in set(re.findall(r'ca = "(\S+)"', hosts)) & set(self.files)
+        )
+        for url in re.findall(r'^\[host."(\S+)"\]$', hosts, re.MULTILINE):
+            if server := self.reach(url, trusted):
+                served = re.findall(r'"([^"/]+)/v2/(\S+)/manifests/(\S+)" "(\S+)";', server.units[SERVER]["config"])
+                for registry, repository, tag, manifest in served:
+                    there = f"{NODE_DIRECTORY}/images/blobs/sha256/{manifest}" in server.files
+                    if there and repository.rpartition("/")[2] in wanted:
+                        self.state["images"][f"{registry}/{repository}:{tag}"] = f"sha256:{manifest}"
+
     def refuse_unprepared(self, control_plane: bool) -> None:
-        """kubeadm's preflight, as far as earlier layers see to it."""
-        loaded = {short_name(name) for name in self.state["images"]}
+        """kubeadm's preflight, as far as earlier layers see to it. It pulls what is not loaded."""
         wanted = {"pause", "kube-proxy", "flannel", *(STATIC_PODS if control_plane else ())}
+        if self.active("containerd.service"):
+            self.pull(wanted - {short_name(name) for name in self.state["images"]})
+        loaded = {short_name(name) for name in self.state["images"]}
         checks = {
             "programs are missing": self.has("kubeadm") and self.has("kubelet") and self.has("crictl"),
             "kubelet is not enabled": self.units.get("kubelet.service", {}).get("enabled"),
@@ -304,6 +344,16 @@ def _(node: Node, path: str) -> str:
     return f"{file['mode']} {file['owner'].replace(':', ' ')}\n{base64.b64encode(file['text'].encode()).decode()}"
 
 
+@fact(Certificate, path="ANY_path.crt", address="ANY_address")
+def _(node: Node, path: str, address: str) -> str:
+    if not {f"{path}.crt", f"{path}.key"} <= set(node.files):
+        return ""
+    file = node.files[f"{path}.crt"]
+    if not node.has("openssl") or f"for {address} " not in file["text"]:
+        return "other"
+    return f"{'ending' if file.get('ending') else 'valid'}\nnotAfter=Nov 23 01:02:03 2036 GMT"
+
+
 @fact(Packages, names=("ANY_names",))
 def _(node: Node, names: str) -> str:
     there = {name: node.state["packages"][name] for name in shlex.split(names) if name in node.state["packages"]}
@@ -437,7 +487,12 @@ def _(node: Node, path: str) -> str:
     return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
 
 
-# Files, packages and units
+# Pieces of the bundle, files, packages and units
+
+
+@command(r"umask 022; mkdir -p \S+ && free=\$\(df .*", "probe")
+def _(node: Node) -> None:
+    pass
 
 
 @command(r"upload (?P<path>\S+)")
@@ -458,6 +513,36 @@ def _(node: Node, uploaded: str, stdin: str) -> None:
         node.write(f"{NODE_DIRECTORY}/{path}", text)
 
 
+FETCH = bundle_server.fetch_script(["ANY_url"], NODE_DIRECTORY, bundle_server.INCOMING)
+
+
+@command(like(FETCH.replace("ANY_url ANY_url", "ANY_urls")))
+def _(node: Node, urls: str, stdin: str) -> None:
+    certificates, end, lines = stdin.rpartition("-----END CERTIFICATE-----\n")
+    wanted = {path: digest for digest, _, _, path in (line.split("  ") for line in lines.splitlines())}
+    pieces: dict[str, str] = {}
+    for server in (node.reach(url, certificates + end) for url in shlex.split(urls)):
+        for path in wanted.keys() - pieces.keys():
+            source = f"{NODE_DIRECTORY}/{path}"
+            if server and source in server.files and server.sha256(source) == wanted[path]:
+                pieces[path] = server.files[source]["text"]
+    if lacking := wanted.keys() - pieces.keys():
+        raise Refused(f"pieces that did not come: {len(lacking)}, such as {min(lacking)}.")
+    for path, text in pieces.items():
+        node.write(f"{NODE_DIRECTORY}/{path}", text)
+
+
+@command(like(bundle_server.certificate_script(Address("ANY_name", "ANY_address"))))  # type: ignore[arg-type]
+def _(node: Node, name: str, address: str) -> None:
+    if not node.has("openssl"):
+        raise Refused("sh: 1: openssl: not found")
+    lines = (
+        f"-----BEGIN CERTIFICATE-----\nof {name} for {address} made at {node.world.clock}\n-----END CERTIFICATE-----\n"
+    )
+    node.write(bundle_server.CERTIFICATE, lines)
+    node.write(bundle_server.KEY, f"the key of {name}\n", "600")
+
+
 @command(r"mkdir -p \S+ && install -m 755 (?P<source>\S+) (?P<path>\S+)\.new && mv -fT (?P=path)\.new (?P=path)")
 def _(node: Node, source: str, path: str) -> None:
     if source not in node.files:
@@ -470,9 +555,9 @@ def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, c
     program = check.split()[0]
     if not node.has(program):
         raise Refused(f"sh: 1: {program}: not found")
-    for path in re.findall(r"ca-file (\S+)", stdin):
+    for path in re.findall(r"(?:ca-file|ssl_certificate|ssl_certificate_key) ([^\s;]+)", stdin):
         if path not in node.files:
-            raise Refused(f"[ALERT] unable to load CA file '{path}'")
+            raise Refused(f"[ALERT] cannot load '{path}'")
     node.write(f"/{directory}/{name}", stdin, mode, f"{user}:{group}")
 
 
@@ -490,7 +575,9 @@ def _(node: Node, names: str) -> None:
         node.state["packages"][name] = {"version": version, "held": False}
         unit, runs, path = BRINGS.get(name, (None, False, None))
         if unit and unit not in node.units:
-            node.units[unit] = {"active": runs, "enabled": True, "since": node.world.clock if runs else ""}
+            masked = unit in node.state["masked"]
+            runs = runs and not masked
+            node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
         if path and path not in node.files:
             node.write(path, "# the distribution's own\n")
 
@@ -499,6 +586,11 @@ def _(node: Node, names: str) -> None:
 def _(node: Node, names: str) -> None:
     for name in shlex.split(names):
         node.state["packages"][name]["held"] = True
+
+
+@command(r"systemctl mask (?P<units>.+)")
+def _(node: Node, units: str) -> None:
+    node.state["masked"] += shlex.split(units)
 
 
 @command("systemctl daemon-reload")
@@ -513,10 +605,16 @@ def _(node: Node, unit: str) -> None:
 
 @command(r"timeout \d+ systemctl restart (?P<unit>\S+) \|\| .*")
 def _(node: Node, unit: str) -> None:
-    for path in {"haproxy.service": [HAPROXY], "keepalived.service": [KEEPALIVED]}.get(unit, []):
+    program, files = NEEDS.get(unit, (None, []))
+    for path in files:
         if path not in node.files:
             raise Refused(f"Job for {unit} failed: there is no {path}")
+    if program and not node.has(program):
+        raise Refused(f"Job for {unit} failed: Unable to locate executable '/usr/sbin/{program}'")
     node.unit(unit).update(active=True, since=node.world.clock)
+    if unit == SERVER:
+        served = {"config": NGINX, "certificate": bundle_server.CERTIFICATE}
+        node.unit(unit).update({what: node.files[path]["text"] for what, path in served.items()})
 
 
 # The machine beneath
@@ -553,17 +651,17 @@ def _(node: Node, path: str) -> None:
         node.state["sysctl"][key] = value
 
 
-@command(
-    r"d=\$\(mktemp -d\) .* tar -c .* -C (?P<layout>\S+) (?P<blobs>.+) \| timeout \d+ ctr -n k8s.io images import - .*"
-)
-def _(node: Node, layout: str, blobs: str, stdin: str) -> None:
+@command(like(containerd.import_script("ANY_seconds")))  # type: ignore[arg-type]
+def _(node: Node, seconds: str, stdin: str) -> None:
     if not node.active("containerd.service"):
         raise Refused("ctr: failed to dial /run/containerd/containerd.sock")
-    for blob in shlex.split(blobs):
-        if f"{layout}/{blob}" not in node.files:
-            raise Refused(f"tar: {blob}: Cannot stat: No such file or directory")
-    for each in json.loads(stdin)["manifests"]:
-        node.state["images"][each["annotations"]["io.containerd.image.name"]] = each["digest"]
+    for line in stdin.splitlines():
+        index, blobs = line.split("\t")
+        for blob in blobs.split():
+            if f"{NODE_DIRECTORY}/images/{blob}" not in node.files:
+                raise Refused(f"tar: {blob}: Cannot stat: No such file or directory")
+        (row,) = json.loads(index)["manifests"]
+        node.state["images"][row["annotations"]["io.containerd.image.name"]] = row["digest"]
 
 
 # kubeadm and the cluster

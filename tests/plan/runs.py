@@ -42,9 +42,10 @@ _settings = {settings!r} | {{"secrets_dir": str(_here / "secrets")}}
 IMAGES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
 PROGRAMS = ("bin/kubeadm", "bin/kubelet", "bin/kubectl", "bin/crictl", "bin/etcdctl", "bin/etcdutl", "cni/bridge")
 PACKAGES = {
-    "base": ("conntrack", "curl"),
+    "base": ("conntrack", "curl", "openssl"),
     "runtime": ("containerd", "runc"),
     "load_balancer": ("curl", "haproxy", "keepalived"),
+    "mirror": ("nginx", "openssl"),
     "time": ("chrony",),
 }
 
@@ -73,11 +74,11 @@ def make_bundle(directory: Path) -> Path:
         piece(path, path)
     packages = []
     for name in sorted({name for each in PACKAGES.values() for name in each}):
-        path = f"packages/debian-12/{name}_1.0_amd64.deb"
+        path = f"packages/debian-12/{name}_2.0_amd64.deb"
         piece(path, name)
-        packages.append(Package(name=name, version="1.0", architecture="amd64", release="debian-12", file=path))
+        packages.append(Package(name=name, version="2.0", architecture="amd64", release="debian-12", file=path))
     lock = Lock(
-        format=1, platform="linux/amd64", kubernetes_version=VERSION, components={}, images=tuple(images),
+        format=2, platform="linux/amd64", kubernetes_version=VERSION, components={}, images=tuple(images),
         packages=tuple(packages), package_sets={"debian-12": PACKAGES}, files=tuple(files),
     )  # fmt: skip
     (directory / "bundle.lock").write_text(lock.model_dump_json())
@@ -89,7 +90,7 @@ def machine(address: str) -> dict[str, Any]:
     return {
         "address": address, "hostname": "debian", "cpus": 2, "swap": ["/dev/vda2"],
         "fstab": ["/dev/vda2 none swap sw 0 0"], "modules": {"overlay": "available", "br_netfilter": "available"},
-        "sysctl": {}, "packages": {}, "units": {}, "images": {}, "files": {}, "faults": {},
+        "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
     }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def lose_piece(bundle: Path) -> None:
 # What is wrong, how a site comes to be so, and what pyinfra must say of it.
 INPUTS: dict[str, tuple[Make, list[str]]] = {
     "no bundle": (with_bundle(shutil.rmtree), ["bundle/bundle.lock: there is no bundle here", AGAIN]),
-    "a damaged lock": (with_bundle(cut_lock), ["bundle/bundle.lock: cannot be read as a lock of format 1", AGAIN]),
+    "a damaged lock": (with_bundle(cut_lock), ["bundle/bundle.lock: cannot be read as a lock of format 2", AGAIN]),
     "a damaged piece": (with_bundle(flip_bit), ["bundle/bin/kubelet: sha256 is", "it was damaged or changed", AGAIN]),
     "a missing piece": (with_bundle(lose_piece), ["bundle/bin/kubelet: is missing", AGAIN]),
     "a bundle of another version": (
@@ -107,6 +107,14 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     "hosts in the network of Services": (
         settings(service_subnet="10.0.0.0/20"),
         ["service_subnet 10.0.0.0/20 holds the address of lb1 (10.0.0.11)", "Choose another service_subnet"],
+    ),
+    "a server of the bundle that nobody knows": (
+        settings(bundle_servers=["lb1", "mirror"]),
+        ["bundle_servers: mirror is not in the inventory", "Name hosts of it, or none for the load balancers"],
+    ),
+    "one port for the API and the bundle": (
+        settings(bundle_port=6443),
+        ["bundle_port 6443: is the API's port too (api_port)", "Choose another"],
     ),
     "a setting that does not exist": (
         settings(pod_subent="10.244.0.0/16"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby, pairwise
 
 import pytest
@@ -53,6 +54,25 @@ def test_a_layer_is_whole_on_all_its_hosts_before_the_next_begins(run: Run) -> N
         assert ends(before) < begins(records), f"{after} begins before all hosts are ready for it"
 
 
+def test_the_bundle_leaves_the_control_machine_once_and_goes_from_server_to_server(run: Run) -> None:
+    carried, fetched = run.like("upload /", "change"), run.like("apt-helper", "change")
+    served = {each["host"]: each for each in run.like("systemctl restart bundle-server.service", "change")}
+    one, two = LOAD_BALANCERS
+    assert hosts(carried) == [one]
+    assert hosts(fetched)[0] == two
+    assert ends(carried) < served[one]["began"] < served[one]["ended"] < fetched[0]["began"]
+    assert ends(fetched[:1]) < served[two]["began"] < served[two]["ended"] < begins(fetched[1:])
+    assert sorted(hosts(fetched[1:])) == sorted(NODES)
+
+
+def test_nodes_fetch_together_and_begin_with_different_servers(run: Run) -> None:
+    _, *fetched = run.like("apt-helper", "change")
+    assert max(each["began"] for each in fetched) < min(each["ended"] for each in fetched)
+    asked = {each["host"]: re.findall(r"10\.0\.0\.1(\d):5443", each["command"])[:2] for each in fetched}
+    one, two = ["1", "2"], ["2", "1"]
+    assert asked == {"cp1": one, "cp3": two, "cp2": one, "w1": two, "w2": one, "w3": two}
+
+
 def test_both_load_balancers_serve_before_init(run: Run) -> None:
     (init,) = run.like("kubeadm init --", "change")
     for unit in ("haproxy.service", "keepalived.service"):
@@ -99,3 +119,10 @@ def test_every_node_is_in_the_cluster_and_the_kubeconfig_is_kept(deployed: Deplo
     kept = deployed.site.directory / "secrets" / "test" / "admin.conf"
     assert kept.read_text() == admin
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_webserver_is_installed_for_the_bundle_alone(deployed: Deployed) -> None:
+    with deployed.site.state() as state:
+        for name, node in state["nodes"].items():
+            assert ("nginx" in node["packages"]) == (name in LOAD_BALANCERS)
+            assert not node["units"].get("nginx.service", {}).get("active")

@@ -23,6 +23,11 @@ BAD: list[tuple[str, Any]] = [
     ("kubernetes_version", "v1.36"),
     ("kubernetes_version", "v1.36.2\n"),
     ("bundle_dir", 5),
+    ("bundle_public_key", 5),
+    ("bundle_servers", "lb1"),
+    ("bundle_port", 0),
+    ("bundle_port", 65536),
+    ("image_delivery", "pull"),
     ("secrets_dir", None),
     ("api_port", 0),
     ("api_port", 65536),
@@ -63,6 +68,8 @@ def test_one_setting_is_enough_and_the_rest_have_defaults() -> None:
     assert settings.kubernetes_version == "v1.36.2"
     assert settings.pod_subnet == IPv4Network("10.244.0.0/16")
     assert (settings.api_port, settings.kubelet_config, settings.waived_checks) == (6443, {}, ())
+    assert (settings.bundle_public_key, settings.bundle_servers, settings.bundle_port) == (None, (), 5443)
+    assert settings.image_delivery == "load"
 
 
 def test_values_are_taken_as_pyinfra_gives_them() -> None:

@@ -10,7 +10,7 @@ from harness import answer, recorded
 
 from cluster.preflight import check_hardware, check_time
 from cluster.settings import load
-from cluster.topology import Node, Topology, check, check_vip
+from cluster.topology import Node, Topology, bundle_servers, check, check_vip
 from facts.hardware import Hardware
 
 
@@ -122,6 +122,36 @@ def test_a_pod_network_without_room_for_every_node_is_refused(subnet: str, room:
 
 def test_a_pod_network_with_just_enough_room_is_taken() -> None:
     assert problems({"pod_subnet": "10.244.0.0/22"}) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], ["lb1", "lb2"]),
+        (["w1"], ["w1"]),
+        (["cp2", "lb2", "cp1"], ["cp2", "lb2", "cp1"]),
+        (["w9", "lb1"], ["lb1"]),
+    ],
+)
+def test_the_bundle_is_served_by_the_load_balancers_or_whom_the_settings_name(
+    names: list[str], found: list[str]
+) -> None:
+    settings = load({"vip": "10.0.0.100", "bundle_servers": names})
+    assert [node.name for node in bundle_servers(WHOLE, settings)] == found
+
+
+def test_a_server_of_the_bundle_that_is_not_in_the_inventory_is_refused() -> None:
+    assert problems({"bundle_servers": ["lb1", "w9", "mirror"]}) == [
+        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers."
+        for name in ("w9", "mirror")
+    ]
+
+
+def test_a_port_for_the_bundle_that_is_the_apis_is_refused() -> None:
+    assert problems({"bundle_port": 6443}) == [
+        "bundle_port 6443: is the API's port too (api_port), and both are on load balancers. Choose another."
+    ]
+    assert problems({"bundle_port": 6443, "api_port": 8443}) == []
 
 
 def test_every_problem_is_reported_at_once() -> None:
