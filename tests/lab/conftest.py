@@ -5,16 +5,25 @@ They fail, never skip, when it cannot be had.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from lab import lab
-from tests.lab.nodes import MEASURED, deployed, diagnosis
+from tests.lab import mirrored
+from tests.lab.nodes import BUNDLE, MEASURED, deployed, diagnosis
 
 
 @pytest.fixture(scope="session")
-def bare() -> None:
+def bundle() -> str:
+    """A bundle that went the whole way from upstream; what its build printed."""
+    shutil.rmtree(BUNDLE, ignore_errors=True)
+    return mirrored.build(BUNDLE)
+
+
+@pytest.fixture(scope="session")
+def bare(bundle: str) -> None:
     """Nodes on which nothing has ever been done."""
     lab.down()
     lab.up()
