@@ -11,41 +11,44 @@ installed and the images' files at hand.
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-TASKS = [sys.executable, str(ROOT / "tasks.py")]
-PYINFRA = [str(Path(sys.executable).parent / "pyinfra"), "inventories/lab.py", "deploys/cluster.py"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import PYINFRA, ROOT, TASKS, machine, memory, timed
+
+DEPLOY = [*PYINFRA, "deploys/cluster.py"]
 BY_HAND = 82.0  # seconds
-OPERATION = re.compile(r"--> Starting operation: Cluster \| (.*?) \| (.*?)\s*$")
 
 
 @dataclass
 class Stage:
-    """What a stage took; of a run of pyinfra also each operation's share."""
+    """What a stage took; of a run of pyinfra also each operation's share, by `Cluster | layer | operation`."""
 
     name: str
     seconds: float = 0.0
     mebibytes: int = 0
-    layers: dict[str, float] = field(default_factory=dict)
-    installs: float = 0.0
+    operations: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def layers(self) -> dict[str, float]:
+        """Seconds of each layer."""
+        found: dict[str, float] = {}
+        for name, seconds in self.operations.items():
+            layer = name.split(" | ")[1]
+            found[layer] = found.get(layer, 0.0) + seconds
+        return found
 
-def memory(key: str) -> int:
-    """A line of /proc/meminfo, MiB."""
-    rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(rows[key].split()[0]) // 1024
+    @property
+    def installs(self) -> float:
+        """Seconds in which packages were installed."""
+        return sum(seconds for name, seconds in self.operations.items() if name.split(" | ")[2].startswith("Install"))
 
 
 def used() -> int:
@@ -63,45 +66,12 @@ def measured(name: str, command: list[str], env: dict[str, str] | None = None) -
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    begun = last = time.monotonic()
-    current: tuple[str, str] | None = None
-
-    def charge(now: float) -> None:
-        if current:
-            layer, operation = current
-            stage.layers[layer] = stage.layers.get(layer, 0.0) + now - last
-            stage.installs += now - last if operation.startswith("Install") else 0.0
-
-    with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1", **(env or {})},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            if found := OPERATION.match(line):
-                now = time.monotonic()
-                charge(now)
-                current, last = (found[1], found[2]), now
-            elif line.startswith("--> Results"):
-                charge(time.monotonic())
-                current = None
-    stage.seconds = time.monotonic() - begun
-    over.set()
-    watcher.join()
-    if process.returncode:
-        sys.exit(f"error: {name} failed with {process.returncode}; its words are above")
+    try:
+        stage.seconds, stage.operations = timed(name, command, env)
+    finally:
+        over.set()
+        watcher.join()
     return stage
-
-
-def machine() -> str:
-    """The machine in one line."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    release = platform.freedesktop_os_release()["PRETTY_NAME"]
-    kind = model[1] if model else platform.machine()
-    return (
-        f"{os.cpu_count()} cores of {kind}, {memory('MemTotal') / 1024:.0f} GiB, {release}, Linux {platform.release()}"
-    )
 
 
 def report(stages: list[Stage], command: str) -> str:
@@ -141,9 +111,9 @@ def main() -> None:
     run("bundle, warm", [*TASKS, "bundle", "build"])
     subprocess.run([*TASKS, "lab", "down"], check=True)
     run("lab up", [*TASKS, "lab", "up"])
-    run("dry run", [*PYINFRA, "--dry", "--diff"])
-    run("deploy", [*PYINFRA, "-y"])
-    run("second run", [*PYINFRA, "-y"])
+    run("dry run", [*DEPLOY, "--dry", "--diff"])
+    run("deploy", [*DEPLOY, "-y"])
+    run("second run", [*DEPLOY, "-y"])
     text = report(stages, f"python3 tasks.py bench{' --cold' if cold else ''}")
     (ROOT / "bench" / "report.md").write_text(text)
     print(text)
