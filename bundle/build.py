@@ -17,7 +17,7 @@ from bundle.packing import Image
 from bundle.progress import say
 from bundle.verify import BundleError, contradictions, read_lock
 from cluster import compatibility
-from cluster.lock import Lock
+from cluster.lock import MATCHED, Lock
 
 APT_PACKAGES = (
     "mmdebstrap", "debian-archive-keyring", "apt-utils", "gcc", "libc6-dev", "ca-certificates", "curl", "skopeo",
@@ -83,8 +83,7 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
 
 def versions(wanted: Catalogue) -> dict[str, str]:
     """The catalogue's versions that must go with its Kubernetes, by the names of compatibility.yaml."""
-    names = {"etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools"}
-    return {names[name]: each.version for name, each in wanted.components.items() if name in names}
+    return {MATCHED[name]: each.version for name, each in wanted.components.items() if name in MATCHED}
 
 
 def refuse(kubernetes: str, known: Mapping[str, str]) -> None:

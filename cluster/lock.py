@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+# Components whose version must go with Kubernetes' -> their names in compatibility.yaml.
+MATCHED = {"etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools"}
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -91,8 +93,7 @@ class Lock(_Model):
 
     def versions(self, release: str) -> dict[str, str]:
         """Versions that must go with this Kubernetes (compatibility.yaml), with a release's runtime."""
-        names = {"etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools"}
-        found = {names[name]: version for name, version in self.components.items() if name in names}
+        found = {MATCHED[name]: version for name, version in self.components.items() if name in MATCHED}
         own = [each for each in self.packages if each.release == release and each.name in ("containerd", "cri-o")]
         return found | {each.name: each.version for each in own}
 

@@ -46,7 +46,7 @@ def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
     if not settings.bundle_servers:
         return topology.load_balancers
     known = {node.name: node for node in topology.nodes}
-    return tuple(known[name] for name in settings.bundle_servers if name in known)
+    return tuple(known[name] for name in dict.fromkeys(settings.bundle_servers) if name in known)
 
 
 def check(topology: Topology, settings: Settings) -> list[str]:
