@@ -84,6 +84,8 @@ import bundle.progress
 import bundle.signature
 import bundle.verify
 import cluster.compatibility
+import cluster.findings
+import cluster.ports
 import cluster.settings
 import lab.lab
 import lab.layout
@@ -295,9 +297,11 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
 
 @task
 def settings(c: Context) -> None:
-    """Write docs/settings.md and docs/compatibility.md anew from what they describe."""
-    (ROOT / "docs" / "settings.md").write_text(cluster.settings.markdown())
-    (ROOT / "docs" / "compatibility.md").write_text(cluster.compatibility.markdown())
+    """Write the documents of settings, compatibility, checks and ports anew from what they describe."""
+    described = {"settings": cluster.settings, "compatibility": cluster.compatibility}
+    described |= {"preflight": cluster.findings, "ports": cluster.ports}
+    for name, module in described.items():
+        (ROOT / "docs" / f"{name}.md").write_text(module.markdown())
 
 
 namespace = Collection(

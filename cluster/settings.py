@@ -77,7 +77,10 @@ class Settings(BaseModel):
     )
     ntp_servers: tuple[str, ...] = Field((), description="Time servers inside the closed network, for chrony.")
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
-    waived_checks: tuple[str, ...] = Field((), description="Preflight checks of this project to pass over, by name.")
+    waived_checks: tuple[str, ...] = Field(
+        (), description="Preflight checks to pass over, by name (docs/preflight.md)."
+    )
+    preflight_json: str | None = Field(None, description="File into which preflight writes its report as JSON as well.")
 
 
 NAMES = tuple(Settings.model_fields)

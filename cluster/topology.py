@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 
 from cluster.settings import Settings
 
@@ -139,13 +138,3 @@ def _networks(topology: Topology, settings: Settings) -> list[str]:
             f"nodes of a /{NODE_PREFIX} each, the inventory has {wanted}. Choose a larger network."
         )
     return found
-
-
-def check_vip(settings: Settings, load_balancers: Sequence[IPv4Interface]) -> list[str]:
-    """Whether the virtual IP lies in the subnet of every load balancer's own address."""
-    return [
-        f"vip {settings.vip}: is outside {interface.network}, the subnet of the load balancer {interface.ip}, so "
-        "that nobody would be told when it moves. Choose an address inside."
-        for interface in load_balancers
-        if settings.vip not in interface.network
-    ]

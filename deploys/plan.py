@@ -16,6 +16,7 @@ from pyinfra.api.operation import OperationMeta
 from bundle.verify import BundleError, read_lock, verify
 from cluster import topology as roles
 from cluster.compatibility import refusals
+from cluster.findings import unknown
 from cluster.lock import Lock
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
@@ -78,6 +79,7 @@ def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    found += unknown(mine.waived_checks)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(

@@ -16,6 +16,7 @@ class Address(TypedDict):
     address: str
     prefix: int
     mac: str
+    mtu: int
 
 
 class HardwareState(TypedDict):
@@ -41,10 +42,10 @@ class Hardware(FactBase[HardwareState]):
         {"hostname": "cp1", "cpus": 2, "memory_mib": 7936, "kernel": "6.1.0-31-amd64", "architecture": "amd64",
          "os_id": "debian", "os_version": "12", "machine_id": "4c5...", "product_uuid": None, "systemd": True,
          "disk_free_mib": 51200, "addresses": [{"interface": "eth0", "address": "10.0.0.1", "prefix": 24,
-         "mac": "52:54:00:12:34:56"}]}
+         "mac": "52:54:00:12:34:56", "mtu": 1500}]}
 
     `machine_id` and `product_uuid` are None where there is none; containers have no DMI. `disk_free_mib` is that
-    of /var/lib. IPv4 addresses only.
+    of /var/lib. IPv4 addresses only; none where there is no `ip`.
     """
 
     def command(self) -> str:
@@ -78,6 +79,7 @@ class Hardware(FactBase[HardwareState]):
                     address=each["local"],
                     prefix=each["prefixlen"],
                     mac=link.get("address", ""),
+                    mtu=link.get("mtu", 0),
                 )
                 for link in json.loads(rows.get("addr") or "[]")
                 for each in link.get("addr_info", [])

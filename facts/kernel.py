@@ -8,6 +8,9 @@ from typing import Literal, cast
 from pyinfra.api import FactBase
 
 Module = Literal["loaded", "builtin", "available", "absent"]
+# A function that the kernel has with a module which leaves no other sign when it is compiled in.
+SYMBOLS = {"nf_conntrack": "nf_conntrack_in", "nf_tables": "nft_do_chain", "ip_tables": "ipt_do_table"}
+SYMBOLS |= {"vxlan": "vxlan_xmit", "ip_vs": "ip_vs_conn_put"}
 
 
 class KernelModules(FactBase[dict[str, Module]]):
@@ -18,7 +21,8 @@ class KernelModules(FactBase[dict[str, Module]]):
         {"overlay": "builtin", "br_netfilter": "loaded", "ip_vs": "available", "nope": "absent"}
 
     A module compiled into the kernel is not in /proc/modules, and often not in /sys/module either; what it
-    provides shows it: a file system in /proc/filesystems, sysctls of bridges in /proc/sys/net/bridge.
+    provides shows it: a file system in /proc/filesystems, sysctls of bridges in /proc/sys/net/bridge, a function in
+    /proc/kallsyms. Those that can be loaded are listed in modules.dep, whether there is a `modinfo` or not.
     """
 
     @staticmethod
@@ -26,13 +30,18 @@ class KernelModules(FactBase[dict[str, Module]]):
         return {}
 
     def command(self, names: tuple[str, ...]) -> str:
+        symbols = " ".join(f"{module}) s={symbol};;" for module, symbol in SYMBOLS.items())
         return (
             f"for m in {shlex.join(name.replace('-', '_') for name in names)}; do "
-            'if grep -q "^$m " /proc/modules; then echo "$m loaded"; '
+            f"case $m in {symbols} *) s=;; esac; "
+            'if grep -qs "^$m " /proc/modules; then echo "$m loaded"; '
             'elif test -d /sys/module/$m || grep -qw "$m" /proc/filesystems '
             "|| { test $m = br_netfilter && test -d /proc/sys/net/bridge; } "
-            '|| grep -qs "/$m\\.ko" /lib/modules/$(uname -r)/modules.builtin; then echo "$m builtin"; '
-            'elif modinfo $m >/dev/null 2>&1; then echo "$m available"; else echo "$m absent"; fi; done'
+            '|| grep -qs "/$m\\.ko" /lib/modules/$(uname -r)/modules.builtin '
+            '|| { test -n "$s" && grep -qs " $s\\$" /proc/kallsyms; }; then echo "$m builtin"; '
+            "elif modinfo $m >/dev/null 2>&1 "
+            '|| grep -qs "/$m\\.ko[.a-z]*:" /lib/modules/$(uname -r)/modules.dep; then echo "$m available"; '
+            'else echo "$m absent"; fi; done'
         )
 
     def process(self, output: list[str]) -> dict[str, Module]:

@@ -1,4 +1,4 @@
-"""Whether a host's clock is kept."""
+"""A host's clock, and whether something keeps it."""
 
 from __future__ import annotations
 
@@ -24,3 +24,22 @@ class TimeSynchronized(FactBase[bool | None]):
 
     def process(self, output: list[str]) -> bool | None:
         return {"yes": True, "no": False}.get(output[0].strip()) if output else None
+
+
+class Time(FactBase[float]):
+    """A host's clock, in seconds since 1970.
+
+    ::
+
+        1795590000.123456789
+    """
+
+    @staticmethod
+    def default() -> float:
+        return 0.0
+
+    def command(self) -> str:
+        return "date +%s.%N"
+
+    def process(self, output: list[str]) -> float:
+        return float(output[0])

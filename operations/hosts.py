@@ -8,9 +8,8 @@ from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
 
 from facts.file import FileState
+from facts.network import BEGIN, END
 from operations import file
-
-BEGIN, END = "# BEGIN pyinfra-kubeadm", "# END pyinfra-kubeadm"
 
 
 def merged(old: str, names: Mapping[str, str]) -> str:

@@ -57,7 +57,9 @@ def test_a_key_that_no_node_knows(tmp_path: Path) -> None:
 
 def test_a_user_that_may_not_sudo() -> None:
     with sudoers("# nobody may\n"):
-        refused("w1: the SSH user may not sudo without a password. Allow it there (NOPASSWD), or set `_sudo_password`")
+        refused(
+            "w1: the SSH user may not sudo without a password.", "Allow it there (NOPASSWD), or set `_sudo_password`"
+        )
 
 
 def test_a_wrong_password() -> None:
@@ -69,7 +71,9 @@ def test_a_virtual_address_that_somebody_has() -> None:
     ssh("w1", f"ip addr add {VIP}/32 dev eth0")
     try:
         refused(
-            f"vip {VIP}: something answers at it already (02:00:0a:58:00:1f, as seen by lb", "Choose a free address"
+            f"vip {VIP}: something answers at it already (02:00:0a:58:00:1f of w1, as seen by lb",
+            f"w1: vip {VIP}: is on an interface here, and this is no load balancer",
+            "Choose a free address",
         )
     finally:
         ssh("w1", f"ip addr del {VIP}/32 dev eth0")

@@ -14,6 +14,7 @@ import json
 import re
 import shlex
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from pyinfra.context import ctx_host
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
+from cluster.ports import load as port_rules
 from cluster.topology import Node as Address
 from facts.certificate import Certificate
 from facts.cgroup import Cgroup
 from facts.checksum import Checksums
 from facts.containerd import Images
+from facts.disk import FileSystems, SyncWrites
 from facts.etcd import Members
 from facts.file import FileState
 from facts.haproxy import Backends
@@ -39,12 +42,14 @@ from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
 from facts.kubernetes import Manifest
-from facts.network import Answers
+from facts.leftovers import Leftovers
+from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
 from facts.service import Unit
 from facts.sudo import Sudo
+from facts.surroundings import Surroundings
 from facts.swap import Swap
-from facts.time import TimeSynchronized
+from facts.time import Time, TimeSynchronized
 from operations import bundle_server, containerd, kubernetes, swap, verify, workload
 from operations.file import write_script
 from operations.kubeadm import ready
@@ -55,6 +60,8 @@ ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib
 HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
 SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
+# What any kernel of a distribution has; the node layer loads the others.
+COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 # What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
 BRINGS = {
@@ -112,6 +119,10 @@ class Node:
         self.world, self.name, self.state = world, name, state
         self.files: dict[str, dict[str, Any]] = state["files"]
         self.units: dict[str, dict[str, Any]] = state["units"]
+
+    @property
+    def mac(self) -> str:
+        return "52:54:00:00:00:" + self.state["address"].rpartition(".")[2].zfill(2)
 
     def write(self, path: str, text: str, mode: str = "644", owner: str = "root:root") -> None:
         self.files[path] = {"text": text, "mode": mode, "owner": owner, "changed": self.world.clock}
@@ -310,12 +321,13 @@ def _(node: Node) -> str:
 @fact(Cgroup)
 def _(node: Node) -> str:
     kubelet = "kubelet systemd\n" if "/var/lib/kubelet/config.yaml" in node.files else ""
-    return f"version 2\n{kubelet}"
+    return f"version 2\ncontrollers cpuset cpu io memory pids\nsystemd 252\n{kubelet}"
 
 
 @fact(Hardware)
 def _(node: Node) -> str:
-    links = [{"ifname": "eth0", "addr_info": [{"family": "inet", "local": node.state["address"], "prefixlen": 24}]}]
+    address = {"family": "inet", "local": node.state["address"], "prefixlen": 24}
+    links = [{"ifname": "eth0", "address": node.mac, "mtu": node.state["mtu"], "addr_info": [address]}]
     machine = {
         "hostname": node.state["hostname"], "cpus": node.state["cpus"], "memory": 4096, "kernel": "6.1.0-31-amd64",
         "machine": "x86_64", "os_id": "debian", "os_version": "12", "machine_id": f"machine-{node.name}",
@@ -387,7 +399,8 @@ def _(node: Node) -> str:
 
 @fact(KernelModules, names=("ANY_names",))
 def _(node: Node, names: str) -> str:
-    return "\n".join(f"{name} {node.state['modules'].get(name, 'absent')}" for name in shlex.split(names))
+    there = dict.fromkeys(COMPILED_IN, "builtin") | node.state["modules"]
+    return "\n".join(f"{name} {there.get(name, 'absent')}" for name in shlex.split(names))
 
 
 @fact(Sysctl, keys=("ANY_keys",))
@@ -418,12 +431,80 @@ def _(node: Node, vip: str) -> str:
 
 @fact(Answers, address="ANY_address")
 def _(node: Node, address: str) -> str:
-    return f"replied\n{address} dev eth0 lladdr 52:54:00:00:00:01 REACHABLE" if node.world.holder(address) else ""
+    who = node.world.holder(address)
+    macs = [each.mac for each in node.world.nodes.values() if each.name == who or each.state["address"] == address]
+    return f"replied\n{address} dev eth0 lladdr {macs[0]} REACHABLE" if macs else ""
+
+
+@fact(RoutesAndNames, names=("ANY_names",))
+def _(node: Node, names: str) -> str:
+    shlex.split(names)
+    return "route 00000000 00000000 0003\nroute 0000000A 00FFFFFF 0001\nnameserver 10.0.0.2"
+
+
+@fact(Listeners, ports=("ANY_ports",))  # type: ignore[arg-type]
+def _(node: Node, ports: str) -> str:
+    there = {int(port): f"- {process}" for port, process in node.state["held"].items()}
+    if node.active("haproxy.service"):
+        for port in re.findall(r"bind \*:(\d+)", node.files[HAPROXY]["text"]):
+            there[int(port)] = "haproxy.service haproxy"
+    if node.active(SERVER):
+        there |= {
+            int(port): f"{SERVER} nginx" for port in re.findall(r"listen \S+:(\d+) ssl", node.units[SERVER]["config"])
+        }
+    role = node.world.cluster["nodes"].get(node.name)
+    for rule in port_rules():
+        if role and isinstance(rule.port, int) and rule.to == role.replace("-", "_"):
+            there[rule.port] = f"kubelet.service {rule.process[:15]}"
+    return "\n".join(f"{port:04X} {who}" for port, who in there.items() if str(port) in ports.split())
+
+
+@fact(Reach, targets=("ANY_targets",))
+def _(node: Node, targets: str) -> str:
+    lost = node.state["lost"]
+    return "\n".join(f"{target} {lost.get(target, 'Connection refused')}" for target in shlex.split(targets))
+
+
+@fact(Pings, addresses=("ANY_addresses",), mtu=1500)
+def _(node: Node, addresses: str) -> str:
+    return "\n".join(f"{address} full" for address in shlex.split(addresses))
+
+
+@command(like(FileSystems().command(paths=("ANY_paths",), measured=(("ANY_measured", "ANY_below"),))), "fact")
+def _(node: Node, paths: str, measured: str, below: str) -> str:
+    rows = [f"room {path} 100000 90000 /\ninodes {path} 6000000 5000000" for path in shlex.split(paths)]
+    used = 1 if any(path.startswith(NODE_DIRECTORY) for path in node.files) else 0
+    return "\n".join([*rows, f"used {NODE_DIRECTORY} {used}"])
+
+
+@fact(SyncWrites)
+def _(node: Node) -> str:
+    if ETCD_DATA in node.files:
+        raise Refused("a disk with an etcd on it is not written to")
+    return "path /var/lib\n" + "2300 bytes (2.3 kB, 2.2 KiB) copied, 0.000812 s, 2.8 MB/s\n" * 100
+
+
+@fact(Leftovers)
+def _(node: Node) -> str:
+    lines = ["ours"] if any(path.startswith(NODE_DIRECTORY) for path in node.files) else []
+    places = {"/etc/cni/net.d/": "cni", "/var/lib/etcd/": "etcd"}
+    lines += [f"{kind} {path.removeprefix(at)}" for at, kind in places.items() for path in node.files if at in path]
+    return "\n".join([*lines, *(f"link {name}" for name in node.state["links"])])
+
+
+@fact(Surroundings)
+def _(node: Node) -> str:
+    return "config" if "/etc/containerd/config.toml" in node.files else ""
+
+
+@fact(Time)
+def _(node: Node) -> str:
+    return f"{time.time() + node.state['ahead']:.9f}"
 
 
 @fact(TimeSynchronized)
 def _(node: Node) -> str:
-    return "yes"
+    return "yes" if node.state["synchronized"] else "no"
 
 
 @fact(Sudo)

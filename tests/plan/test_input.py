@@ -86,11 +86,15 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "a machine that is too small": (
         with_machine("cp3", cpus=1),
-        ["cp3: 1 CPU, a control_plane needs 2", "Add CPUs", "check: cpus"],
+        ["cp3: 1 CPU, a control plane needs 2", "Add CPUs", "check: cpus"],
     ),
     "a virtual IP outside the load balancers' subnet": (
         settings(vip="10.9.9.9"),
-        ["vip 10.9.9.9: is outside 10.0.0.0/24", "nobody would be told when it moves", "Choose an address inside"],
+        [
+            "lb1, lb2: vip 10.9.9.9 is outside 10.0.0.0/24",
+            "Nobody would be told when it moves",
+            "Choose an address inside",
+        ],
     ),
     "a virtual IP that a host has": (
         settings(vip="10.0.0.21"),
@@ -119,6 +123,10 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     "a setting that does not exist": (
         settings(pod_subent="10.244.0.0/16"),
         ["pod_subent: there is no such setting; did you mean pod_subnet?", "Correct them in the inventory"],
+    ),
+    "a waiver of no check": (
+        settings(waived_checks=["machine_id"]),
+        ["waived_checks: there is no check machine_id; did you mean machine-id? docs/preflight.md has all of them"],
     ),
     "several things at once": (
         settings(vip="10.0.0.21", pod_subnet="10.96.0.0/16", kubernetes_version="v1.35.0"),

@@ -1,17 +1,14 @@
-"""Clusters that can exist and clusters that cannot, and machines that can carry their role."""
+"""Clusters that can exist and clusters that cannot."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from harness import answer, recorded
 
-from cluster.preflight import check_hardware, check_time
 from cluster.settings import load
-from cluster.topology import Node, Topology, bundle_servers, check, check_vip
-from facts.hardware import Hardware
+from cluster.topology import Node, Topology, bundle_servers, check
 
 
 def nodes(*rows: str) -> tuple[Node, ...]:
@@ -157,80 +154,3 @@ def test_a_port_for_the_bundle_that_is_the_apis_is_refused() -> None:
 def test_every_problem_is_reported_at_once() -> None:
     found = problems({"vip": "10.0.0.21", "service_subnet": "10.244.0.0/20"}, workers=nodes("W=10.0.0.22"))
     assert len(found) == 4
-
-
-def test_a_virtual_ip_outside_a_load_balancers_subnet_is_refused() -> None:
-    settings = load({"vip": "10.0.1.100"})
-    assert check_vip(settings, [IPv4Interface("10.0.0.11/24"), IPv4Interface("10.0.0.12/16")]) == [
-        "vip 10.0.1.100: is outside 10.0.0.0/24, the subnet of the load balancer 10.0.0.11, so that nobody would be "
-        "told when it moves. Choose an address inside."
-    ]
-    assert check_vip(load({"vip": "10.0.0.100"}), [IPv4Interface("10.0.0.11/24")]) == []
-
-
-GOOD: Any = answer(Hardware, recorded("Hardware.cluster"))
-
-
-def findings(waived: tuple[str, ...] = (), **changes: dict[str, Any]) -> list[str]:
-    """Findings of that cluster, each node a recorded machine of its own but for these changes."""
-    hardware = {node.name: {**GOOD, "machine_id": node.name, **changes.get(node.name, {})} for node in WHOLE.nodes}
-    return check_hardware(hardware, WHOLE, "linux/amd64", waived)
-
-
-HARDWARE = [
-    ("cp1", {"cpus": 1}, "cp1: 1 CPU, a control_plane needs 2. Add CPUs. (check: cpus)"),
-    ("w1", {"cpus": 0}, "w1: 0 CPU, a worker needs 1. Add CPUs. (check: cpus)"),
-    (
-        "cp2",
-        {"memory_mib": 1699},
-        "cp2: 1699 MiB of memory, a control_plane needs 1700. Add memory. (check: memory)",
-    ),
-    ("lb1", {"memory_mib": 512}, "lb1: 512 MiB of memory, a load_balancer needs 900. Add memory. (check: memory)"),
-    (
-        "w1",
-        {"architecture": "arm64"},
-        "w1: architecture arm64, the bundle is for amd64. Build a bundle for arm64. (check: architecture)",
-    ),
-    ("lb2", {"systemd": False}, "lb2: PID 1 is not systemd, which kubelet's service needs. (check: systemd)"),
-    (
-        "w1",
-        {"machine_id": "cp1"},
-        "cp1, w1: the same machine_id cp1. Kubernetes tells machines apart by it. Cloned machines need "
-        "`systemd-machine-id-setup` or a new UUID. (check: machine_id)",
-    ),
-]
-
-
-def test_recorded_machines_can_carry_every_role() -> None:
-    assert findings() == []
-
-
-@pytest.mark.parametrize(("host", "change", "finding"), HARDWARE, ids=[finding for _, _, finding in HARDWARE])
-def test_a_machine_that_cannot_carry_its_role_is_found_and_can_be_waived(
-    host: str, change: dict[str, Any], finding: str
-) -> None:
-    assert findings(**{host: change}) == [finding]
-    assert findings(("disk",), **{host: change}) == [finding]
-    assert findings((finding.rpartition("check: ")[2].rstrip(")"),), **{host: change}) == []
-
-
-def test_machines_with_one_uuid_are_found_and_those_without_any_are_not() -> None:
-    assert findings(cp1={"product_uuid": "u"}, cp3={"product_uuid": "u"}) == [
-        "cp1, cp3: the same product_uuid u. Kubernetes tells machines apart by it. Cloned machines need "
-        "`systemd-machine-id-setup` or a new UUID. (check: product_uuid)"
-    ]
-    assert findings(cp1={"machine_id": None}, cp2={"machine_id": None}) == []
-
-
-def test_machines_that_were_not_asked_are_passed_over() -> None:
-    assert check_hardware({"w1": {**GOOD, "cpus": 0}}, WHOLE, "linux/amd64", ()) == [HARDWARE[1][2]]
-
-
-def test_clocks_that_nothing_keeps_are_found_and_can_be_waived() -> None:
-    clocks = {"cp1": True, "cp2": False, "w1": None}
-    assert check_time(clocks, ()) == [
-        "cp2, w1: the clock is not synchronized. Certificates and etcd's leases need one time. Start a time service "
-        'there, or set `time_sync` to "chrony" and `ntp_servers`. (check: time)'
-    ]
-    assert check_time(clocks, ("time",)) == []
-    assert check_time({"cp1": True}, ()) == []

@@ -8,12 +8,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from pydantic import BaseModel
 
 from bundle import catalogue, components
 from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
-from cluster.settings import Settings, load, markdown
+from cluster import findings, ports, settings
+from cluster.settings import Settings, load
 from cluster.topology import Node, Topology, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,8 +42,11 @@ def example() -> Settings:
     return load(names("group_data/all.py"))
 
 
-def test_the_settings_reference_is_of_these_settings() -> None:
-    assert (ROOT / "docs/settings.md").read_text() == markdown(), "python3 tasks.py settings writes it anew"
+@pytest.mark.parametrize(
+    ("name", "module"), [("settings", settings), ("preflight", findings), ("ports", ports)], ids=lambda each: str(each)
+)
+def test_a_reference_is_of_what_it_describes(name: str, module: Any) -> None:
+    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py settings writes it anew"
 
 
 def test_group_data_holds_settings_that_there_are() -> None:
@@ -60,7 +65,7 @@ def test_the_example_site_could_exist() -> None:
 
 def test_every_deploy_that_the_readme_names_is_there_and_the_other_way_round() -> None:
     named = set(re.findall(r"`deploys/(\w+)\.py`", (ROOT / "README.md").read_text()))
-    assert named == {path.stem for path in (ROOT / "deploys").glob("*.py")} - {"__init__", "plan", "ssh"}
+    assert named == {path.stem for path in (ROOT / "deploys").glob("*.py")} - {"__init__", "plan", "ssh", "survey"}
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

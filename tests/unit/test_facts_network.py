@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 from harness import Machine, answer, recorded
 
 from facts.haproxy import Backends
 from facts.keepalived import Vrrp
-from facts.network import Answers
+from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.sudo import Sudo
-from facts.time import TimeSynchronized
+from facts.time import Time, TimeSynchronized
 
 STAT = "\n".join(recorded("Backends.cluster")[1:])
 NEIGHBOUR = "10.0.0.100 dev eth0 lladdr 52:54:00:12:34:56"
@@ -139,3 +145,121 @@ def test_sudo_works_without_asking_or_not(machine: Machine, status: int, works: 
 
 def test_sudo_does_not_work_where_there_is_none(machine: Machine) -> None:
     assert machine.ask(Sudo) is False
+
+
+def test_routes_and_names_of_a_machine(machine: Machine) -> None:
+    machine.file(
+        "/proc/net/route",
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        "*\t0000600A\t00000000\t0201\t0\t0\t0\t0000F0FF\t0\t0\t0\n",
+    )
+    machine.file(
+        "/etc/resolv.conf", "# nameserver 10.9.9.9\nsearch example.org\nnameserver 127.0.0.53\n nameserver  ::1\n"
+    )
+    machine.file("/run/systemd/resolve/resolv.conf", "nameserver 10.0.0.2\n")
+    machine.file(
+        "/etc/hosts",
+        "127.0.0.1 localhost\n127.0.1.1\tcp1.example.org cp1 # of the installer\n#10.0.0.5 cp2\n10.0.0.6 cp22\n"
+        "# BEGIN pyinfra-kubeadm\n10.0.0.7 cp2\n# END pyinfra-kubeadm\n",
+    )
+    machine.program("systemctl", 'test "$3" = systemd-resolved')
+    assert machine.ask(RoutesAndNames, names=("cp1", "cp2")) == {
+        "routes": ["0.0.0.0/0", "10.0.0.0/24"],
+        "nameservers": ["127.0.0.53", "::1"],
+        "resolved": True,
+        "resolved_nameservers": ["10.0.0.2"],
+        "hosts": [["127.0.1.1", "cp1.example.org", "cp1"]],
+    }
+
+
+def test_routes_and_names_of_a_machine_without_any_file(machine: Machine) -> None:
+    assert machine.ask(RoutesAndNames, names=("cp1",)) == RoutesAndNames.default()
+
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1 0000000000000000 100
+   1: 0100007F:0947 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0000000000000000 100
+   2: 1500000A:280A 1F00000A:C350 01 00000000:00000000 00:00000000 00000000     0        0 13 1 0000000000000000 100
+"""
+
+
+def test_what_listens_is_told_from_what_is_connected(machine: Machine) -> None:
+    machine.file("/proc/net/tcp", TCP)
+    assert machine.ask(Listeners, ports=(6443, 2375, 10250)) == {
+        port: {"process": "", "unit": ""} for port in (6443, 2375)
+    }
+
+
+def test_a_listener_of_this_very_machine_is_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        command = Listeners().command(ports=(port,))
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    found = answer(Listeners, done.stdout.splitlines())
+    name = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+    assert {each: row["process"] for each, row in found.items()} == {port: name}
+
+
+def test_listeners_that_nobody_is_known_of() -> None:
+    lines = ["192B haproxy.service haproxy", "192B haproxy.service haproxy", "0947 - etcd", "2808 - "]
+    assert answer(Listeners, lines) == {
+        6443: {"process": "haproxy", "unit": "haproxy.service"},
+        2375: {"process": "etcd", "unit": ""},
+        10248: {"process": "", "unit": ""},
+    }
+
+
+def test_a_port_is_reached_that_answers_or_refuses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        (opened, shut) = (f"127.0.0.1:{each.getsockname()[1]}" for each in (server, silent))
+        command = Reach().command(targets=(opened, shut))
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert answer(Reach, done.stdout.splitlines()) == {opened: "open", shut: "Connection refused"}
+
+
+# What bash 5.2 says where packets were dropped, prohibited, or had no way; seen with nftables in a network namespace.
+SAID = {
+    "1": ("exit 124", "timeout"),
+    "2": ("echo 'bash: connect: No route to host' >&2; echo 'bash: line 1: /dev/tcp/x/2: No route to host' >&2; exit 1",
+          "No route to host"),
+    "3": ("echo 'bash: connect: Network is unreachable' >&2; exit 1", "Network is unreachable"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("port", SAID)
+def test_what_is_not_reached_says_why(machine: Machine, port: str) -> None:
+    machine.program("bash", SAID[port][0])
+    assert machine.ask(Reach, targets=(f"192.0.2.1:{port}",)) == {f"192.0.2.1:{port}": SAID[port][1]}
+
+
+def test_without_bash_it_is_not_known_what_is_reached(machine: Machine) -> None:
+    found = machine.ask(Reach, targets=("192.0.2.1:6443",))
+    assert found["192.0.2.1:6443"] not in ("open", "Connection refused", "timeout")
+
+
+@pytest.mark.parametrize(
+    ("ping", "passed"),
+    [
+        ("exit 0", "full"),
+        ('case "$*" in *"-M do -s 1472"*) exit 1;; esac', "small"),
+        ("exit 1", "none"),
+        # The first is lost, as while ARP asks.
+        ("test -e tried || { echo > tried; exit 1; }", "full"),
+    ],
+)
+def test_pings_of_full_size_pass_or_small_ones_or_none(machine: Machine, ping: str, passed: str) -> None:
+    machine.program("ping", ping)
+    assert machine.ask(Pings, addresses=("192.0.2.1", "192.0.2.2"), mtu=1500)["192.0.2.1"] == passed
+
+
+def test_without_ping_nothing_is_known_of_packets(machine: Machine) -> None:
+    assert machine.ask(Pings, addresses=("192.0.2.1",), mtu=1500) == {}
+
+
+def test_the_time_of_this_very_machine(machine: Machine) -> None:
+    before = time.time()
+    assert before - 0.1 <= machine.ask(Time) <= time.time() + 0.1

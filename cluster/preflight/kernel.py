@@ -1,0 +1,82 @@
+"""The kernel, control groups and swap of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.compatibility import load, parse, refusals
+from cluster.findings import Finding
+from cluster.preflight.seen import Seen
+from cluster.settings import Settings
+
+# What the kubelet limits pods by (kubelet 1.36, pkg/kubelet/cm).
+CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
+NO_CGROUP_V1 = 256  # systemd, https://github.com/systemd/systemd/blob/v256/NEWS
+
+
+def features(settings: Settings) -> list[tuple[str, ...]]:
+    """What the kernel must have with these settings, each as modules any of which will do."""
+    mode = settings.kube_proxy_config.get("mode", "iptables")
+    found: list[tuple[str, ...]] = [
+        ("overlay",),
+        ("br_netfilter",),
+        ("nf_conntrack",),
+        ("nf_tables",) if mode == "nftables" else ("nf_tables", "ip_tables"),
+    ]
+    if settings.flannel_backend == "vxlan":
+        found.append(("vxlan",))
+    if mode == "ipvs":
+        found.append(("ip_vs",))
+    return found
+
+
+def modules(settings: Settings) -> tuple[str, ...]:
+    """All modules that are asked for."""
+    return tuple(name for each in features(settings) for name in each)
+
+
+def check(seen: Seen) -> Iterator[Finding]:
+    """Findings of nodes' kernels; load balancers run on any."""
+    for node in seen.nodes():
+        name, settings = node.name, seen.settings[node.name]
+        if state := seen.hardware.get(name):
+            for words in refusals(settings.kubernetes_version, {"kernel": state["kernel"]}):
+                yield Finding("kernel", (name,), words.rstrip("."))
+        if found := seen.modules.get(name):
+            for any_of in features(settings):
+                if all(found.get(each) == "absent" for each in any_of):
+                    what = f"the kernel has no {' or '.join(any_of)}, neither loadable nor compiled in"
+                    yield Finding("ipvs" if any_of == ("ip_vs",) else "kernel-features", (name,), what)
+        yield from _cgroups(seen, name, settings)
+        yield from _swap(seen, name)
+
+
+def _cgroups(seen: Seen, name: str, settings: Settings) -> Iterator[Finding]:
+    state = seen.cgroups.get(name)
+    if not state:
+        return
+    if lacking := [each for each in CONTROLLERS if each not in state["controllers"]]:
+        yield Finding("cgroup-controllers", (name,), f"no cgroup controller {', '.join(lacking)}")
+    if state["version"] != 1:
+        return
+    minor = ".".join(map(str, parse(settings.kubernetes_version)[:2]))
+    known = load().minors.get(minor)
+    told = settings.kubelet_config.get("failCgroupV1") is False
+    passed = {"SystemVerification", "all"} & set(settings.ignore_preflight_errors)
+    if known and known.cgroup_v1 == "opt-in" and not (told and passed):
+        yield Finding(
+            "cgroup-v1-refused", (name,), f"cgroup v1, which Kubernetes {minor} refuses unless told otherwise"
+        )
+    elif (known and known.cgroup_v1 != "works") or (state["systemd"] or 0) >= NO_CGROUP_V1:
+        yield Finding("cgroup-v1", (name,), f"cgroup v1, with Kubernetes {minor} and systemd {state['systemd']}")
+
+
+def _swap(seen: Seen, name: str) -> Iterator[Finding]:
+    state = seen.swap.get(name)
+    if not state or not state["devices"]:
+        return
+    devices = ", ".join(state["devices"])
+    if state["fstab"] or state["units"] or state["zram"]:
+        yield Finding("swap", (name,), f"swap is on ({devices})")
+    else:
+        yield Finding("swap-returns", (name,), f"swap is on ({devices}), and nothing known turned it on")

@@ -1,0 +1,80 @@
+"""What preflight has gathered before anything is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.lock import Lock
+from cluster.settings import Settings
+from cluster.topology import Node, Topology
+
+# A fact's answer by host; the facts' own docstrings (facts/) have the shapes.
+Facts = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a host's clock is before this machine's, in seconds, and how far that may be wrong."""
+
+    offset: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Settings, inventory and bundle, and facts of the hosts that were asked; a host without a fact is passed over."""
+
+    settings: Mapping[str, Settings]
+    topology: Topology
+    lock: Lock
+    release: str
+    asked: tuple[Node, ...]
+    hardware: Facts = field(default_factory=dict)
+    file_systems: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    cgroups: Facts = field(default_factory=dict)
+    swap: Facts = field(default_factory=dict)
+    names: Facts = field(default_factory=dict)
+    listeners: Mapping[str, Mapping[int, Mapping[str, str]]] = field(default_factory=dict)
+    # host -> "address:port" -> what came of it
+    reached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # host -> address -> "full", "small" or "none"
+    pings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    synchronized: Mapping[str, bool | None] = field(default_factory=dict)
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
+    writes: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    kubeadm: Facts = field(default_factory=dict)
+    leftovers: Facts = field(default_factory=dict)
+    surroundings: Facts = field(default_factory=dict)
+    # Load balancer -> address -> MAC address that answers, or None; the virtual IP and the other load balancers.
+    answers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    # Load balancers that carry the virtual IP.
+    vip_holders: tuple[str, ...] = ()
+
+    @property
+    def cluster(self) -> Settings:
+        """Settings of any host, for what is one in the whole cluster."""
+        return next(iter(self.settings.values()))
+
+    def roles(self) -> Iterator[tuple[str, Node]]:
+        """Each host that was asked with each role that it has."""
+        known = self.topology
+        roles = {
+            "control_plane": known.control_planes, "worker": known.workers, "load_balancer": known.load_balancers,
+        }  # fmt: skip
+        for role, nodes in roles.items():
+            for node in nodes:
+                if node in self.asked:
+                    yield role, node
+
+    def nodes(self) -> list[Node]:
+        """Hosts of Kubernetes that were asked: control planes and workers."""
+        found = [node for role, node in self.roles() if role != "load_balancer"]
+        return list(dict.fromkeys(found))
+
+    def own_address(self, node: Node) -> Mapping[str, Any] | None:
+        """The interface with the host's address of the inventory, as the fact Hardware has it."""
+        rows = self.hardware.get(node.name, {}).get("addresses", [])
+        return next((row for row in rows if row["address"] == str(node.address)), None)

@@ -1,0 +1,91 @@
+"""What else is on a host that the cluster will meet: proxies, other runtimes, firewalls, security modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
+from typing import Any
+
+from cluster.findings import Finding
+from cluster.preflight.seen import Seen
+
+# What cannot be looked at without a program.
+BLIND = {
+    "ip": "addresses, MAC addresses and MTUs were not looked at",
+    "ping": "it was not tried whether packets of full size pass",
+    "bash": "it was not tried which ports are reached",
+    "find": "it was not looked at which process has a port",
+    "xargs": "it was not tried which hosts are reached",
+}
+
+
+def check(seen: Seen) -> Iterator[Finding]:
+    """Findings of the surroundings."""
+    nodes = seen.nodes()
+    for host in seen.asked:
+        if found := seen.surroundings.get(host.name):
+            yield from _everywhere(host.name, found, seen)
+            if host in nodes:
+                yield from _on_nodes(host.name, found)
+                yield from _before_ours(seen, host.name, found)
+
+
+def _everywhere(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Finding]:
+    for source, variables in found["proxies"].items():
+        if caught := _caught(variables, seen):
+            proxy = next(value for key, value in variables.items() if key != "no_proxy")
+            yield Finding("proxy", (name,), f"{source} sends {', '.join(caught)} to the proxy {proxy}")
+    for what in found["firewalls"]:
+        yield Finding("firewall", (name,), f"{what} is active")
+    if found["selinux"] == "enforcing":
+        yield Finding("selinux", (name,), "SELinux is enforcing")
+    for tool in found["missing"]:
+        yield Finding("tools", (name,), f"there is no `{tool}`, so {BLIND[tool]}")
+
+
+def _on_nodes(name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
+    for path in found["sockets"]:
+        yield Finding("other-runtime", (name,), f"another container runtime listens at {path}")
+    for path in found["drop_ins"]:
+        yield Finding("containerd-drop-in", (name,), f"there is {path}")
+    if found["apparmor_without_parser"]:
+        yield Finding("apparmor", (name,), "the kernel has AppArmor, and there is no apparmor_parser")
+    if found["network_manager"]:
+        yield Finding("network-manager", (name,), "NetworkManager runs and is not told to leave pods' interfaces alone")
+
+
+def _before_ours(seen: Seen, name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
+    if found["packages"]:
+        yield Finding("containerd-package", (name,), f"the package {', '.join(found['packages'])} is installed")
+    # What a run of ours has begun has its configuration from the package, until it is written.
+    if found["containerd_config"] and not seen.leftovers.get(name, {}).get("ours"):
+        yield Finding("containerd-config", (name,), "/etc/containerd/config.toml is there")
+
+
+def _caught(variables: Mapping[str, str], seen: Seen) -> list[str]:
+    """What of the cluster these variables send to a proxy."""
+    if set(variables) <= {"no_proxy"}:
+        return []
+    settings = seen.cluster
+    wanted = {
+        "the virtual IP": IPv4Network(settings.vip),
+        "service_subnet": settings.service_subnet,
+        **{node.name: IPv4Network(node.address) for node in seen.topology.nodes},
+    }
+    excepted = variables.get("no_proxy", "")
+    lost = [what for what, network in wanted.items() if not bypassed(excepted, network)]
+    hosts = [what for what in lost if what not in ("the virtual IP", "service_subnet")]
+    return [what for what in lost if what not in hosts] + (["hosts of the inventory"] if hosts else [])
+
+
+def bypassed(no_proxy: str, network: IPv4Network) -> bool:
+    """Whether an address or network is excepted, as Go reads `no_proxy` (golang.org/x/net/http/httpproxy)."""
+    for entry in no_proxy.replace(" ", ",").split(","):
+        if entry == "*":
+            return True
+        try:
+            if network.subnet_of(IPv4Network(entry, strict=False)):
+                return True
+        except ValueError:
+            continue  # a name, which excepts no address
+    return False

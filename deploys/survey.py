@@ -1,0 +1,213 @@
+"""What preflight asks hosts, and its report, once in a run.
+
+It is apart from the layer, for pyinfra executes a layer's file anew for every host.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gevent.lock import RLock
+from gevent.pool import Pool
+from pyinfra import host, inventory, logger
+from pyinfra.api import FactBase, Host
+
+from cluster.findings import Finding, Report, report
+from cluster.pieces import NODE_DIRECTORY
+from cluster.ports import listening, ways
+from cluster.preflight import judge, kernel, machine
+from cluster.preflight.seen import Clock, Seen
+from cluster.topology import Node
+from deploys import plan
+from facts.cgroup import Cgroup
+from facts.disk import FileSystems, SyncWrites
+from facts.hardware import Hardware
+from facts.keepalived import Vrrp
+from facts.kernel import KernelModules
+from facts.kubeadm import KubeadmNode
+from facts.leftovers import Leftovers
+from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
+from facts.sudo import Sudo
+from facts.surroundings import Surroundings
+from facts.swap import Swap
+from facts.time import Time, TimeSynchronized
+
+PATHS = ("/", "/var/lib", NODE_DIRECTORY, machine.CONTAINERD)
+MEASURED = (
+    (NODE_DIRECTORY, NODE_DIRECTORY),
+    (machine.CONTAINERD, f"{machine.CONTAINERD}/io.containerd.content.v1.content"),
+)
+Answer = TypeVar("Answer")
+_once = RLock()
+
+
+def ask(kind: type[FactBase[Any]], nodes: Iterable[Node], **arguments: Any) -> dict[str, Any]:
+    """A fact of these hosts at once, by name."""
+    return ask_each(kind, {node.name: arguments for node in nodes})
+
+
+def ask_each(kind: type[FactBase[Any]], arguments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A fact of many hosts at once, of each with arguments of its own; by name."""
+    return _at_once(arguments, lambda each: each.get_fact(kind, **arguments[each.name]))
+
+
+def _at_once(names: Iterable[str], question: Callable[[Host], Answer]) -> dict[str, Answer]:
+    # Hosts are looked up here: what pyinfra has of this run is not known in the pool.
+    hosts = [inventory.get_host(name) for name in names]
+    answers = Pool(host.state.config.PARALLEL).map(question, hosts)
+    return {each.name: answer for each, answer in zip(hosts, answers, strict=True)}
+
+
+def gather(asked: tuple[Node, ...]) -> Seen:
+    """Facts of these hosts. What the question to one depends on is asked before it."""
+    topology, settings = plan.topology(), plan.settings()
+    by_host = {node.name: plan.settings(node.name) for node in topology.nodes}
+    balancers = [node for node in topology.load_balancers if node in asked]
+    nodes = [node for node in asked if node in (*topology.control_planes, *topology.workers)]
+    hardware, kubeadm = ask(Hardware, asked), ask(KubeadmNode, nodes)
+    vip = str(settings.vip)
+    holders = tuple(name for name, state in ask(Vrrp, balancers, vip=vip).items() if state["holds_vip"])
+    modules = {node.name: {"names": kernel.modules(by_host[node.name])} for node in nodes}
+    ports = {node.name: tuple(listening(node, topology, settings)) for node in asked}
+    without_etcd = [node for node in topology.control_planes if node in nodes and not kubeadm[node.name]["etcd_data"]]
+    return Seen(
+        settings=by_host,
+        topology=topology,
+        lock=plan.lock(),
+        release=plan.RELEASE,
+        asked=asked,
+        hardware=hardware,
+        file_systems=ask(FileSystems, asked, paths=PATHS, measured=MEASURED),
+        modules=ask_each(KernelModules, modules),
+        cgroups=ask(Cgroup, nodes),
+        swap=ask(Swap, nodes),
+        names=ask(RoutesAndNames, asked, names=tuple(node.name for node in topology.nodes)),
+        listeners=ask_each(Listeners, {name: {"ports": each} for name, each in ports.items() if each}),
+        reached=ask_each(Reach, _targets(asked)),
+        pings=ask_each(Pings, _pinged(asked, hardware)),
+        synchronized=ask(TimeSynchronized, asked) if settings.time_sync == "check" else {},
+        clocks=_at_once([node.name for node in asked], _clock),
+        writes=ask(SyncWrites, without_etcd),
+        kubeadm=kubeadm,
+        leftovers=ask(Leftovers, nodes),
+        surroundings=ask(Surroundings, asked),
+        answers=_answers(balancers, [] if holders else [vip]),
+        vip_holders=holders,
+    )
+
+
+def _targets(asked: Iterable[Node]) -> dict[str, dict[str, Any]]:
+    """What each host must reach by TCP."""
+    found: dict[str, list[str]] = {}
+    for way in ways(plan.topology(), plan.settings()):
+        if way.source in asked:
+            found.setdefault(way.source.name, []).append(f"{way.target.address}:{way.port}")
+    return {name: {"targets": tuple(targets)} for name, targets in found.items()}
+
+
+def _pinged(asked: Iterable[Node], hardware: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Whom each host pings at full size: control planes and the next host, enough to find what is different."""
+    topology, found = plan.topology(), {}
+    for at, node in enumerate(topology.nodes):
+        after = topology.nodes[(at + 1) % len(topology.nodes)]
+        targets = dict.fromkeys(str(each.address) for each in (*topology.control_planes, after) if each != node)
+        rows = hardware[node.name]["addresses"] if node in asked else []
+        mtu = next((row["mtu"] for row in rows if row["address"] == str(node.address)), None)
+        if targets and mtu:
+            found[node.name] = {"addresses": tuple(targets), "mtu": mtu}
+    return found
+
+
+def _clock(each: Host) -> Clock:
+    """The truth lies between the times at which the question left and the answer came."""
+    before = time.time()
+    theirs: float = each.get_fact(Time)
+    after = time.time()
+    return Clock(offset=theirs - (before + after) / 2, uncertainty=(after - before) / 2)
+
+
+def _answers(balancers: list[Node], more: list[str]) -> dict[str, dict[str, str | None]]:
+    """Who answers the load balancers for each other's address and for these."""
+    found: dict[str, dict[str, str | None]] = {node.name: {} for node in balancers}
+    for address in (*(str(node.address) for node in plan.topology().load_balancers), *more):
+        others = [node for node in balancers if str(node.address) != address]
+        for name, mac in ask(Answers, others, address=address).items():
+            found[name][address] = mac
+    return found
+
+
+def _bundle() -> list[Finding]:
+    return [Finding("bundle-damaged", (), words.rstrip(".")) for words in plan.damage()]
+
+
+def _sudo(nodes: Iterable[Node]) -> list[Finding]:
+    """Hosts on which sudo would ask for a password; at a terminal pyinfra asks the person there for it."""
+    silent = [node for node in nodes if _may_not_ask(inventory.get_host(node.name).data.dict())]
+    what = "the SSH user may not sudo without a password"
+    return [Finding("sudo", (name,), what) for name, works in ask(Sudo, silent, _sudo=False).items() if not works]
+
+
+def _may_not_ask(data: dict[str, object]) -> bool:
+    return bool(data.get("_sudo")) and not data.get("_sudo_password") and not sys.stdin.isatty()
+
+
+def _look() -> Report:
+    settings, everybody = plan.settings(), plan.topology().nodes
+    asked = tuple(node for node in everybody if host.state.is_host_in_limit(inventory.get_host(node.name)))
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    # Where sudo does not work, nothing else is known.
+    found = _sudo(asked) or [*_bundle(), *judge(gather(asked))]
+    done = Report(
+        cluster_name=settings.cluster_name,
+        kubernetes_version=settings.kubernetes_version,
+        time=began,
+        asked=tuple(node.name for node in asked),
+        not_asked=tuple(node.name for node in everybody if node not in asked),
+        findings=report(found, settings.waived_checks),
+    )
+    if settings.preflight_json:
+        _write(Path(settings.preflight_json), done.model_dump_json(indent=2) + "\n")
+    _show(done)
+    return done
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside and renamed, so that nobody reads half a report."""
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        beside.write_text(text)
+        beside.rename(path)
+    except OSError as error:
+        raise plan.InputError(
+            f"preflight_json {path}: cannot be written ({error.strerror}). Name another file."
+        ) from None
+
+
+def _show(done: Report) -> None:
+    """What does not stop the run; what does is said when it stops."""
+    for line in done.lines("warning"):
+        logger.warning(f"Warning: {line}")
+    for line in (*done.lines("error", waived=True), *done.lines("warning", waived=True)):
+        logger.info(f"Waived: {line}")
+    logger.info(done.summary())
+
+
+@cache
+def _outcome() -> Report | Exception:
+    try:
+        return _look()
+    except Exception as error:  # kept, so that no other host asks everyone again
+        return error
+
+
+def findings() -> Report:
+    """What was found on all hosts of this run; looked for once, whichever host comes first while the others wait."""
+    with _once:
+        outcome = _outcome()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -1,0 +1,79 @@
+"""Ports: who needs which, and who must reach whom."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Any
+
+from cluster.ports import Rule, listening, load, markdown, needed, ways
+from cluster.settings import NAMES, Settings
+from cluster.settings import load as settings_of
+from cluster.topology import Node, Topology
+
+CP1, CP2 = (Node(f"cp{number}", IPv4Address(f"10.0.0.2{number}")) for number in (1, 2))
+LB1, LB2 = (Node(f"lb{number}", IPv4Address(f"10.0.0.1{number}")) for number in (1, 2))
+W1 = Node("w1", IPv4Address("10.0.0.31"))
+TOPOLOGY = Topology(control_planes=(CP1, CP2), workers=(W1,), load_balancers=(LB1, LB2))
+ROLES = {"control_plane", "worker", "load_balancer", "bundle_server"}
+OUTSIDE = {"client", "control_machine", "time_server"}
+
+
+def settings(**changes: Any) -> Settings:
+    return settings_of({"vip": "10.0.0.100", **changes})
+
+
+def reached(source: Node, target: Node, **changes: Any) -> list[int]:
+    found = ways(TOPOLOGY, settings(**changes))
+    return sorted(way.port for way in found if (way.source, way.target) == (source, target))
+
+
+def test_the_table_names_roles_settings_and_values_that_there_are() -> None:
+    for rule in load():
+        assert {rule.to, *rule.sources} <= ROLES | OUTSIDE
+        assert set(rule.when) <= set(NAMES)
+        text = str(rule.port or "")
+        assert rule.protocol == "vrrp" or text in NAMES or all(each.isdigit() for each in text.split("-"))
+
+
+def test_hosts_must_reach_what_their_roles_need() -> None:
+    assert reached(CP1, CP2) == [2379, 2380, 6443, 10250]
+    assert reached(CP1, W1) == [10250]
+    assert reached(W1, CP1) == [6443]
+    assert reached(LB1, CP1) == [6443]
+    assert reached(W1, LB1) == reached(CP1, LB1) == [5443, 6443]
+    assert reached(LB2, LB1) == [5443]
+    assert reached(W1, W1) == reached(LB1, W1) == []
+
+
+def test_ports_of_settings_are_theirs() -> None:
+    assert reached(W1, LB1, api_port=8443, bundle_port=9443) == [8443, 9443]
+
+
+def test_the_bundle_is_asked_for_where_it_is_served() -> None:
+    assert reached(W1, LB1, bundle_servers=["cp1"]) == [6443]
+    assert reached(W1, CP1, bundle_servers=["cp1"]) == [5443, 6443]
+
+
+def test_a_host_needs_the_ports_of_its_own_programs() -> None:
+    assert {port: rule.process for port, rule in listening(LB1, TOPOLOGY, settings()).items()} == {
+        5443: "nginx",
+        6443: "haproxy",
+    }
+    assert sorted(listening(W1, TOPOLOGY, settings())) == [10248, 10249, 10250, 10256]
+    assert set(listening(CP1, TOPOLOGY, settings())) >= {2379, 2380, 2381, 6443, 10257, 10259, 10250}
+
+
+def test_packets_of_pods_need_their_port_only_where_they_are_wrapped() -> None:
+    def udp(found: list[Rule]) -> set[int | str | None]:
+        return {rule.port for rule in found if rule.protocol == "udp"}
+
+    assert udp(needed(settings())) == {8472}
+    assert udp(needed(settings(flannel_backend="host-gw"))) == set()
+    assert udp(needed(settings(time_sync="chrony", ntp_servers=["10.0.0.1"]))) == {8472, 123}
+
+
+def test_the_document_says_what_cannot_be_tried() -> None:
+    text = markdown()
+    assert "| 8472 | udp | control plane, worker | control plane, worker | pods' packets (flannel, VXLAN) |" in text
+    assert "| - | vrrp | load balancer | load balancer | Keepalived (IP protocol 112) | always |" in text
+    assert "UDP and VRRP say nothing when nobody listens" in text
