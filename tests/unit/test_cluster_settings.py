@@ -53,6 +53,7 @@ BAD: list[tuple[str, Any]] = [
     ("ntp_servers", "10.0.0.1"),
     ("verify_timeout", -1),
     ("waived_checks", "memory"),
+    ("preflight_json", 5),
 ]
 
 
