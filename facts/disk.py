@@ -87,7 +87,7 @@ class SyncWrites(FactBase[WriteTimes | None]):
     100 writes of 2300 bytes, one after the other, into a file of 1 MiB in /var/lib/etcd, or in the directory above
     while there is none; for three seconds at most. The file's name is removed before the first of them, so that nothing
     is left however this ends. dd itself tells how long it wrote, so its start is not counted. The size is that of
-    etcd's own advice for fio (https://etcd.io/docs/v3.6/op-guide/hardware/#disks).
+    https://www.ibm.com/cloud/blog/using-fio-to-tell-whether-your-storage-is-fast-enough-for-etcd.
     """
 
     @staticmethod

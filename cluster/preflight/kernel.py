@@ -9,9 +9,10 @@ from cluster.findings import Finding
 from cluster.preflight.seen import Seen
 from cluster.settings import Settings
 
-# What the kubelet limits pods by (kubelet 1.36, pkg/kubelet/cm).
+# Those that kubeadm's SystemVerification asks for, of the ones that both versions list
+# (https://github.com/kubernetes/system-validators, validators/types_unix.go).
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
-NO_CGROUP_V1 = 256  # systemd, https://github.com/systemd/systemd/blob/v256/NEWS
+NO_CGROUP_V1 = 256  # systemd refuses to boot with it unless forced (its NEWS of 256)
 
 
 def features(settings: Settings) -> list[tuple[str, ...]]:

@@ -33,7 +33,7 @@ CONTAINERD, UNPACKED = "/var/lib/containerd", 4
 # Packages and programs once installed, in MiB, by the larger of a node and a load balancer.
 INSTALLED = 700
 EVICTED_BELOW, FEW_INODES = 0.15, 0.05
-SLOW = 10.0  # ms; https://etcd.io/docs/v3.6/op-guide/hardware/#disks and its FAQ
+SLOW = 10.0  # ms, of 99 in 100 writes (https://etcd.io/docs/latest/faq/)
 
 
 def check(seen: Seen) -> Iterator[Finding]:
