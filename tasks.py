@@ -84,6 +84,7 @@ import bundle.progress
 import bundle.signature
 import bundle.verify
 import cluster.compatibility
+import cluster.configuration
 import cluster.settings
 import lab.lab
 import lab.layout
@@ -295,8 +296,9 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
 
 @task
 def settings(c: Context) -> None:
-    """Write docs/settings.md and docs/compatibility.md anew from what they describe."""
+    """Write docs/settings.md, docs/configuration.md and docs/compatibility.md anew from what they describe."""
     (ROOT / "docs" / "settings.md").write_text(cluster.settings.markdown())
+    (ROOT / "docs" / "configuration.md").write_text(cluster.configuration.markdown())
     (ROOT / "docs" / "compatibility.md").write_text(cluster.compatibility.markdown())
 
 

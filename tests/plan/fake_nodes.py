@@ -678,7 +678,7 @@ def _(node: Node) -> None:
     node.write(CA, "the cluster's CA\n")
 
 
-@command(kubeadm("init --skip-phases=show-join-command"))
+@command(kubeadm("init --skip-token-print"))
 def _(node: Node, stdin: str) -> None:
     documents = {each["kind"]: each for each in yaml.safe_load_all(stdin)}
     node.refuse_unprepared(control_plane=True)

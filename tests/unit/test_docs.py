@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from bundle import catalogue, components
 from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
+from cluster import configuration
 from cluster.settings import Settings, load, markdown
 from cluster.topology import Node, Topology, check
 
@@ -42,6 +43,16 @@ def example() -> Settings:
 
 def test_the_settings_reference_is_of_these_settings() -> None:
     assert (ROOT / "docs/settings.md").read_text() == markdown(), "python3 tasks.py settings writes it anew"
+
+
+def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_taken() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    assert text == configuration.markdown(), "python3 tasks.py settings writes it anew"
+    example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    own: dict[str, Any] = {}
+    exec(example, own)
+    del own["__builtins__"]
+    assert configuration.problems(load({"vip": "192.0.2.1", **own})) == []
 
 
 def test_group_data_holds_settings_that_there_are() -> None:
