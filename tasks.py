@@ -268,11 +268,14 @@ def check(c: Context) -> None:
 
 
 @task
-def test(c: Context) -> None:
-    """Every check and every test, the lab's included."""
+def test(c: Context, full: bool = False) -> None:
+    """Every check and every test, the lab's included; with --full, of every minor of Kubernetes."""
     check(c)
     ensure_packages((*bundle.build.APT_PACKAGES, *bundle.build.RPM_PACKAGES, "docker-registry", "nginx"))
     run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan", "tests/bundle")
+    minors = ["--full"] if full else []
+    run(PYTHON, "-m", "tests.versions.kubeadms", *minors)
+    run(PYTHON, "-m", "pytest", "-q", "tests/versions", *minors)
     bundle_build(c)
     lab_down(c)
     lab_up(c)

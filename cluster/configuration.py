@@ -108,7 +108,7 @@ def problems(settings: Settings) -> list[str]:
             if (kind, path) not in refused:
                 instead = SUCCESSORS.get((kind, path))
                 found.append((kind, path, f"{words}; set {instead} instead" if instead else words))
-    return [f"{SETTINGS[kind]}.{path}: {words}." for kind, path, words in found]
+    return [f"{SETTINGS[kind]}.{path}: {words}{'' if words.endswith('?') else '.'}" for kind, path, words in found]
 
 
 def kubelet_patch(settings: Settings, shared: Settings) -> str | None:

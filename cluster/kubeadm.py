@@ -55,9 +55,12 @@ def join_documents(
     return _yaml(settings, {"JoinConfiguration": document})
 
 
-def cluster_document(settings: Settings, topology: Topology) -> str:
-    """ClusterConfiguration alone, as YAML; holds no secret."""
-    return _yaml(settings, {"ClusterConfiguration": _cluster(settings, topology)})
+def authority_documents(settings: Settings, topology: Topology) -> str:
+    """The configuration of `kubeadm init phase certs ca` on the first control plane, as YAML; holds no secret."""
+    node = topology.first_control_plane
+    # Without the node's part kubeadm looks for an address and for the one runtime of the host itself.
+    init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(node)}
+    return _yaml(settings, {"InitConfiguration": init, "ClusterConfiguration": _cluster(settings, topology)})
 
 
 def _cluster(settings: Settings, topology: Topology) -> Document:

@@ -91,11 +91,10 @@ def problems() -> list[str]:
 
 def _documents(known: Topology) -> list[str]:
     """What Kubernetes would not take of the settings for its documents; a host's own with its name before it."""
-    by_host: dict[str, list[str]] = {node.name: configuration.problems(settings(node.name)) for node in known.nodes}
-    for node in (*known.control_planes[1:], *known.workers):
-        by_host[node.name] += configuration.kubelet_problems(
-            settings(node.name), settings(known.control_planes[0].name)
-        )
+    by_host = {node.name: configuration.problems(settings(node.name)) for node in known.nodes}
+    for first in known.control_planes[:1]:
+        for node in (*known.control_planes[1:], *known.workers):
+            by_host[node.name] += configuration.kubelet_problems(settings(node.name), settings(first.name))
     found = dict.fromkeys(line for lines in by_host.values() for line in lines)
     whose = {line: [name for name, lines in by_host.items() if line in lines] for line in found}
     return [line if len(names) == len(by_host) else f"{', '.join(names)}: {line}" for line, names in whose.items()]

@@ -186,6 +186,13 @@ def test_replacements_by_directories_become_published_versions() -> None:
     ]
 
 
+def test_a_build_is_by_the_go_at_hand_or_by_the_release_that_is_asked_for(tmp_path: Path) -> None:
+    module = Module(module="x", version="v1.0.0", packages={})
+    environments = [gobuild._environment("linux/arm64", tmp_path, module, exact) for exact in ("", "1.16.15")]
+    assert [each["GOTOOLCHAIN"] for each in environments] == ["local", "go1.16.15"]
+    assert {(each["GOOS"], each["GOARCH"], each["CGO_ENABLED"]) for each in environments} == {("linux", "arm64", "0")}
+
+
 def test_a_go_mod_without_requirements_or_replacements_has_none() -> None:
     module = Module(module="x", version="v1.0.0", packages={})
     assert gobuild._replacements({"Module": {"Path": "x"}, "Require": None, "Replace": None}, module) == []

@@ -357,10 +357,13 @@ def test_join_of_a_control_plane_has_its_own_endpoint_and_the_key() -> None:
     assert document["nodeRegistration"] == registration(CP2)
 
 
-def test_cluster_document_holds_no_secret_and_no_node() -> None:
-    text = kubeadm.cluster_document(settings(), TOPOLOGY)
-    assert documents(text) == {"ClusterConfiguration": init()["ClusterConfiguration"]}
-    for word in ("token", "certificateKey", "nodeRegistration", "advertiseAddress"):
+def test_the_authority_is_made_by_the_clusters_configuration_and_no_secret() -> None:
+    text = kubeadm.authority_documents(settings(), TOPOLOGY)
+    made = documents(text)
+    assert made["ClusterConfiguration"] == init()["ClusterConfiguration"]
+    assert made["InitConfiguration"]["nodeRegistration"] == registration(CP1)
+    assert set(made) == {"InitConfiguration", "ClusterConfiguration"}
+    for word in ("token", "certificateKey"):
         assert word not in text
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from bundle import catalogue, components
+from bundle import catalogue, components, releases
 from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
 from cluster import configuration
+from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load, markdown
 from cluster.topology import Node, Topology, check
 
@@ -53,6 +54,18 @@ def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_tak
     exec(example, own)
     del own["__builtins__"]
     assert configuration.problems(load({"vip": "192.0.2.1", **own})) == []
+
+
+def test_the_page_of_versions_has_every_release_that_is_built() -> None:
+    rows = re.findall(r"^\| (1\.\d+) \| (\w+) \| (\S+) \| (.+?) \|", (ROOT / "docs/versions.md").read_text(), re.M)
+    assert [(minor, f"kubeadm.k8s.io/{api}", version) for minor, api, version, _ in rows] == [
+        (minor, kubeadm_api(each.version), each.version) for minor, each in releases.load().items()
+    ]
+    own = next(minor for minor, *_, go in rows if go == "as in the bundle")
+    assert catalogue.load().kubernetes_version.startswith(f"v{own}.")
+    assert [go for minor, *_, go in rows if minor != own] == [
+        each.go for minor, each in releases.load().items() if minor != own
+    ]
 
 
 def test_group_data_holds_settings_that_there_are() -> None:
