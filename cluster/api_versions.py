@@ -31,9 +31,6 @@ ARGUMENTS = {
         ("etcd", "local", "extraArgs"),
     ),
 }
-CONTROL_PLANE_TIMEOUT = ("timeouts", "controlPlaneComponentHealthCheck")
-OLD_CONTROL_PLANE_TIMEOUT = ("apiServer", "timeoutForControlPlane")
-DISCOVERY_TIMEOUT, OLD_DISCOVERY_TIMEOUT = ("timeouts", "discovery"), ("discovery", "timeout")
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,14 @@ def arguments_as_maps(documents: Documents) -> Documents:
 
 def control_plane_timeout_of_the_cluster(documents: Documents) -> Documents:
     """How long `init` waits for the control plane was the cluster's before it was the node's."""
-    own = "InitConfiguration", CONTROL_PLANE_TIMEOUT
-    return _moved(documents, own, ("ClusterConfiguration", OLD_CONTROL_PLANE_TIMEOUT))
+    own = ("InitConfiguration", "timeouts", "controlPlaneComponentHealthCheck")
+    return _moved(documents, own, ("ClusterConfiguration", "apiServer", "timeoutForControlPlane"))
 
 
 def discovery_timeout_of_discovery(documents: Documents) -> Documents:
     """How long `join` looks for the cluster had no place among other timeouts."""
-    own = "JoinConfiguration", DISCOVERY_TIMEOUT
-    return _moved(documents, own, ("JoinConfiguration", OLD_DISCOVERY_TIMEOUT))
+    own = ("JoinConfiguration", "timeouts", "discovery")
+    return _moved(documents, own, ("JoinConfiguration", "discovery", "timeout"))
 
 
 # https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/ and
@@ -90,11 +87,8 @@ DIFFERENCES = (
 )
 # Fields of before 1.31 -> the settings that say the same for every version.
 SUCCESSORS = {
-    (
-        "ClusterConfiguration",
-        ".".join(OLD_CONTROL_PLANE_TIMEOUT),
-    ): f"init_configuration.{'.'.join(CONTROL_PLANE_TIMEOUT)}",
-    ("JoinConfiguration", ".".join(OLD_DISCOVERY_TIMEOUT)): f"join_configuration.{'.'.join(DISCOVERY_TIMEOUT)}",
+    "apiServer.timeoutForControlPlane": "init_configuration.timeouts.controlPlaneComponentHealthCheck",
+    "discovery.timeout": "join_configuration.timeouts.discovery",
 }
 
 
@@ -124,7 +118,7 @@ def argument_problems(kind: str, document: Document, kubernetes: str) -> Iterato
 
 
 def _is_argument(value: object) -> bool:
-    return isinstance(value, dict) and set(value) == {"name", "value"}
+    return isinstance(value, dict) and set(value) == {"name", "value"} and isinstance(value["name"], str)
 
 
 def _lists(value: Any) -> Any:
@@ -156,10 +150,10 @@ def _without(document: Document, path: tuple[str, ...]) -> Document:
     return {**others, name: below} if below else others
 
 
-def _moved(documents: Documents, old: tuple[str, tuple[str, ...]], new: tuple[str, tuple[str, ...]]) -> Documents:
-    (kind, path), (to, place) = old, new
-    value = _get(documents.get(kind), path)
+def _moved(documents: Documents, old: tuple[str, ...], new: tuple[str, ...]) -> Documents:
+    """Documents with a field elsewhere; the paths begin with the kind."""
+    value = _get(documents, old)
     if value is None:
         return documents
-    documents = {**documents, kind: _without(documents[kind], path)}
-    return {**documents, to: _put(documents.get(to, {}), place, value)}
+    rest = _without(documents[old[0]], old[1:])
+    return _put({**documents, old[0]: rest}, new, value)

@@ -91,7 +91,9 @@ def merged(base: Document, over: Mapping[str, Any]) -> Document:
 
 
 def _named(value: Any) -> TypeGuard[list[Document]]:
-    return isinstance(value, list) and all(isinstance(each, dict) and "name" in each for each in value)
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and isinstance(each.get("name"), str) for each in value
+    )
 
 
 def problems(settings: Settings) -> list[str]:
@@ -106,7 +108,7 @@ def problems(settings: Settings) -> list[str]:
     for kind, document in written(over, minor).items():
         for path, words in fields.problems(kind, document, minor):
             if (kind, path) not in refused:
-                instead = SUCCESSORS.get((kind, path))
+                instead = SUCCESSORS.get(path)
                 found.append((kind, path, f"{words}; set {instead} instead" if instead else words))
     return [f"{SETTINGS[kind]}.{path}: {words}{'' if words.endswith('?') else '.'}" for kind, path, words in found]
 

@@ -102,7 +102,7 @@ def _paths(value: Any, above: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         named = value.items()
     elif isinstance(value, list):
-        named = {each["name"]: each for each in value if isinstance(each, dict) and "name" in each}.items()
+        named = {str(each["name"]): each for each in value if isinstance(each, dict) and "name" in each}.items()
     else:
         return
     for name, each in named:

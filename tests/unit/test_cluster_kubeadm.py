@@ -285,6 +285,14 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     (
         "v1.36.2",
+        {"cluster_configuration": {"scheduler": {"extraArgs": [{"name": ["v"], "value": "1"}]}}},
+        [
+            "cluster_configuration.scheduler.extraArgs: must be names and values, or a list of entries of `name` and",
+            "cluster_configuration.scheduler.extraArgs[0].name: must be a string, not ['v'].",
+        ],
+    ),
+    (
+        "v1.36.2",
         {"cluster_configuration": {"scheduler": {"extraArgs": {"v": 4}}}},
         ["cluster_configuration.scheduler.extraArgs[0].value: must be a string, not 4."],
     ),
