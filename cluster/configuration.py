@@ -50,7 +50,8 @@ Settings stay the same over upgrades where Kubernetes means the same:
   every version; each version of kubeadm gets them as it reads them. An argument that is set takes the place of the
   deploy's of that name. One that is given several times, which a list can do, needs Kubernetes 1.31.
 - `init_configuration.timeouts.controlPlaneComponentHealthCheck` and `join_configuration.timeouts.discovery` are written
-  where versions before 1.31 have them.
+  where versions before 1.31 have them. kubeadm 1.30 reads the first and waits no longer for it
+  ([#133513](https://github.com/kubernetes/kubernetes/pull/133513)).
 
 Before any host is touched each field is looked up in those of the Kubernetes that is to run (`cluster/fields.tsv`, from
 the Go types of Kubernetes itself). One that it does not have is refused with the versions that have it, or the nearest
