@@ -84,6 +84,7 @@ import bundle.progress
 import bundle.signature
 import bundle.verify
 import cluster.compatibility
+import cluster.configuration
 import cluster.findings
 import cluster.ports
 import cluster.settings
@@ -269,11 +270,14 @@ def check(c: Context) -> None:
 
 
 @task
-def test(c: Context) -> None:
-    """Every check and every test, the lab's included."""
+def test(c: Context, full: bool = False) -> None:
+    """Every check and every test, the lab's included; with --full, of every minor of Kubernetes."""
     check(c)
     ensure_packages((*bundle.build.APT_PACKAGES, *bundle.build.RPM_PACKAGES, "docker-registry", "nginx"))
     run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan", "tests/bundle")
+    minors = ["--full"] if full else []
+    run(PYTHON, "-m", "tests.versions.kubeadms", *minors)
+    run(PYTHON, "-m", "pytest", "-q", "tests/versions", *minors)
     bundle_build(c)
     lab_down(c)
     lab_up(c)
@@ -297,9 +301,9 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
 
 @task
 def settings(c: Context) -> None:
-    """Write the documents of settings, compatibility, checks and ports anew from what they describe."""
-    described = {"settings": cluster.settings, "compatibility": cluster.compatibility}
-    described |= {"preflight": cluster.findings, "ports": cluster.ports}
+    """Write the documents of settings, configuration, compatibility, checks and ports anew from what they describe."""
+    described = {"settings": cluster.settings, "configuration": cluster.configuration}
+    described |= {"compatibility": cluster.compatibility, "preflight": cluster.findings, "ports": cluster.ports}
     for name, module in described.items():
         (ROOT / "docs" / f"{name}.md").write_text(module.markdown())
 

@@ -53,15 +53,15 @@ def _version(go: Path) -> list[int]:
     return _numbers(done.stdout) if done.returncode == 0 else [0]
 
 
-def _environment(platform: str, workspace: Path, cgo: bool) -> dict[str, str]:
+def _environment(platform: str, workspace: Path, module: Module, exact: str) -> dict[str, str]:
     system, architecture = platform.split("/")
     return {
-        **os.environ, "CGO_ENABLED": str(int(cgo)), "GOOS": system, "GOARCH": architecture, "GOWORK": "off",
-        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "PWD": str(workspace),
+        **os.environ, "CGO_ENABLED": str(int(module.cgo)), "GOOS": system, "GOARCH": architecture, "GOWORK": "off",
+        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": f"go{exact}" if exact else "local", "PWD": str(workspace),
     }  # fmt: skip
 
 
-def _replacements(upstream: dict[str, Any], version: str) -> list[tuple[str, str]]:
+def _replacements(upstream: dict[str, Any], module: Module) -> list[tuple[str, str]]:
     """Replacements of the module's own go.mod, those by directories turned into published versions."""
     required = {row["Path"]: row["Version"] for row in upstream.get("Require") or []}
     found = []
@@ -71,7 +71,7 @@ def _replacements(upstream: dict[str, Any], version: str) -> list[tuple[str, str
             found.append((old, f"{new['Path']} {new['Version']}"))
         elif new["Path"].startswith("./staging/"):
             # Kubernetes publishes v1.X.Y's staging modules as v0.X.Y; its own go.mod says v0.0.0.
-            found.append((old, f"{old} {version.replace('v1.', 'v0.', 1)}"))
+            found.append((old, f"{old} {module.require.get(old) or module.version.replace('v1.', 'v0.', 1)}"))
         elif old in required:
             found.append((old, f"{old} {required[old]}"))
     return found
@@ -88,20 +88,24 @@ def release(go: Path) -> str:
     return run(go, "env", "GOVERSION", cwd=Path("/")).strip()
 
 
-def build(go: Path, name: str, module: Module, platform: str) -> Path:
-    """The directory of a module's programs, from the cache or built into it."""
-    recipe = [module.model_dump(), platform, release(go)]
-    return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, made))
+def build(go: Path, name: str, module: Module, platform: str, exact: str = "") -> Path:
+    """The directory of a module's programs, from the cache or built into it.
+
+    `exact` is the release of Go to build with when it is to be another than `go` itself, which then fetches that
+    (https://go.dev/doc/toolchain).
+    """
+    recipe = [module.model_dump(), platform, f"go{exact}" if exact else release(go)]
+    return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, exact, made))
 
 
-def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> None:
+def _build(go: Path, name: str, module: Module, platform: str, exact: str, made: Path) -> None:
     with step(f"building {name} {module.version} from source") as report:
         workspace = made / "workspace"
         workspace.mkdir()
-        environment = _environment(platform, workspace, module.cgo)
+        environment = _environment(platform, workspace, module, exact)
         report("downloading modules")
         upstream = json.loads(run(go, "mod", "edit", "-json", source(go, module) / "go.mod", cwd=workspace))
-        replaced = "".join(f"replace {old} => {new}\n" for old, new in _replacements(upstream, module.version))
+        replaced = "".join(f"replace {old} => {new}\n" for old, new in _replacements(upstream, module))
         required = {module.module: module.version, **module.require}
         requires = "".join(f"require {path} {version}\n" for path, version in required.items())
         head = f"module bundle\n\ngo {upstream.get('Go', '1.21')}\n\n"
@@ -114,7 +118,7 @@ def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> No
         stamps = " ".join(f"-X {variable}={value.format(**values)}" for variable, value in module.stamp.items())
         static = "-linkmode external -extldflags -static" if module.cgo else ""
         tags = ["-tags=netgo,osusergo"] if module.cgo else []
-        flags = ["-trimpath", "-buildvcs=false", *tags, f"-ldflags=-s -w {static} {stamps}"]
+        flags = ["-trimpath", *tags, f"-ldflags=-s -w {static} {stamps}"]
         total = len(run(go, "list", "-deps", *module.packages.values(), cwd=workspace, env=environment).split())
         for program, package in module.packages.items():
             command = [str(go), "build", "-v", *flags, "-o", str(made / program), package]

@@ -1,65 +1,74 @@
-"""kubeadm's documents, v1beta4 (https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/)."""
+"""kubeadm's documents: what we want of a cluster and its nodes, in one model.
+
+cluster/configuration.py has what the settings lay over it, cluster/api_versions.py how it is written for the version of
+kubeadm's API that a Kubernetes reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import yaml
 
+from cluster.api_versions import Document, Documents, api_version, written
+from cluster.configuration import PATCHES, given, merged
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
-API_VERSION = "kubeadm.k8s.io/v1beta4"
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_SERVER_PORT = 6443
-Document = dict[str, Any]
 
 
 def init_documents(settings: Settings, topology: Topology, node: Node, token: str, certificate_key: str) -> str:
     """The configuration of `kubeadm init` on the first control plane, as YAML. Holds secrets."""
-    return _yaml(
-        {
-            "apiVersion": API_VERSION,
-            "kind": "InitConfiguration",
-            "bootstrapTokens": [{"token": token, "ttl": "2h0m0s", "description": "joins of one run"}],
-            "localAPIEndpoint": _endpoint(node),
-            "nodeRegistration": _registration(settings, node),
-            "certificateKey": certificate_key,
-        },
-        cluster_configuration(settings, topology),
-        kubelet_configuration(settings),
-        kube_proxy_configuration(settings),
-    )
+    init: Document = {
+        "bootstrapTokens": [{"token": token, "ttl": "2h0m0s", "description": "joins of one run"}],
+        "localAPIEndpoint": _endpoint(node),
+        "nodeRegistration": _registration(node),
+        "certificateKey": certificate_key,
+    }
+    own = {
+        "InitConfiguration": init,
+        "ClusterConfiguration": _cluster(settings, topology),
+        "KubeletConfiguration": _kubelet(),
+        "KubeProxyConfiguration": {"mode": "iptables"},
+    }
+    return _yaml(settings, own)
 
 
-def join_documents(settings: Settings, node: Node, token: str, ca_hash: str, certificate_key: str | None) -> str:
-    """The configuration of `kubeadm join`, as YAML; of a control plane when it has a certificate key."""
+def join_documents(
+    settings: Settings, node: Node, token: str, ca_hash: str, certificate_key: str | None, patches: bool = False
+) -> str:
+    """The configuration of `kubeadm join`, as YAML; of a control plane when it has a certificate key.
+
+    With `patches`, the kubelet is configured by KUBELET_PATCH too.
+    """
+    endpoint = f"{settings.vip}:{settings.api_port}"
     document: Document = {
-        "apiVersion": API_VERSION,
-        "kind": "JoinConfiguration",
         "discovery": {
-            "bootstrapToken": {
-                "apiServerEndpoint": f"{settings.vip}:{settings.api_port}",
-                "token": token,
-                "caCertHashes": [ca_hash],
-            }
+            "bootstrapToken": {"apiServerEndpoint": endpoint, "token": token, "caCertHashes": [ca_hash]},
         },
-        "nodeRegistration": _registration(settings, node),
+        "nodeRegistration": _registration(node),
     }
     if certificate_key is not None:
         document["controlPlane"] = {"localAPIEndpoint": _endpoint(node), "certificateKey": certificate_key}
-    return _yaml(document)
+    if patches:
+        document["patches"] = {"directory": PATCHES}
+    return _yaml(settings, {"JoinConfiguration": document})
 
 
-def cluster_configuration(settings: Settings, topology: Topology) -> Document:
+def authority_documents(settings: Settings, topology: Topology) -> str:
+    """The configuration of `kubeadm init phase certs ca` on the first control plane, as YAML; holds no secret."""
+    node = topology.first_control_plane
+    # Without the node's part kubeadm looks for an address and for the one runtime of the host itself.
+    init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(node)}
+    return _yaml(settings, {"InitConfiguration": init, "ClusterConfiguration": _cluster(settings, topology)})
+
+
+def _cluster(settings: Settings, topology: Topology) -> Document:
     """ClusterConfiguration: the part that kubeadm keeps in the cluster and every node shares."""
     names = [node.name for node in topology.control_planes]
     addresses = [str(node.address) for node in (*topology.control_planes, *topology.load_balancers)]
     sans = [str(settings.vip), *names, *addresses, *settings.api_cert_extra_sans]
     return {
-        "apiVersion": API_VERSION,
-        "kind": "ClusterConfiguration",
         "clusterName": settings.cluster_name,
         "kubernetesVersion": settings.kubernetes_version,
         "controlPlaneEndpoint": f"{settings.vip}:{settings.api_port}",
@@ -73,56 +82,32 @@ def cluster_configuration(settings: Settings, topology: Topology) -> Document:
     }
 
 
-def cluster_document(settings: Settings, topology: Topology) -> str:
-    """ClusterConfiguration alone, as YAML; holds no secret."""
-    return _yaml(cluster_configuration(settings, topology))
-
-
-def kubelet_configuration(settings: Settings) -> Document:
-    """KubeletConfiguration of every node."""
-    own: Document = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
+def _kubelet() -> Document:
+    return {
         "cgroupDriver": "systemd",
         # An image that garbage collection removes cannot be pulled again: collect late, and little.
         "imageGCHighThresholdPercent": 95,
         "imageGCLowThresholdPercent": 93,
     }
-    return _merged(own, settings.kubelet_config)
-
-
-def kube_proxy_configuration(settings: Settings) -> Document:
-    """KubeProxyConfiguration of every node."""
-    own: Document = {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": "iptables",
-    }
-    return _merged(own, settings.kube_proxy_config)
 
 
 def _endpoint(node: Node) -> Document:
     return {"advertiseAddress": str(node.address), "bindPort": API_SERVER_PORT}
 
 
-def _registration(settings: Settings, node: Node) -> Document:
+def _registration(node: Node) -> Document:
     return {
         "name": node.name,
         "criSocket": CRI_SOCKET,
-        "imagePullPolicy": "IfNotPresent",
         # Left to itself the kubelet may pick the virtual IP on a host that carries it.
         "kubeletExtraArgs": [{"name": "node-ip", "value": str(node.address)}],
     }
 
 
-def _merged(base: Document, over: Mapping[str, Any]) -> Document:
-    """`over` laid on `base`, objects key by key, everything else whole."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-def _yaml(*documents: Document) -> str:
-    return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=True)
+def _yaml(settings: Settings, own: Documents) -> str:
+    """Our documents, with what the settings lay over each, as this Kubernetes reads them."""
+    over = given(settings)
+    documents = written({kind: merged(own[kind], over[kind]) for kind in own}, settings.kubernetes_version)
+    heads = {kind: {"apiVersion": api_version(kind, settings.kubernetes_version), "kind": kind} for kind in documents}
+    whole = [{**heads[kind], **document} for kind, document in documents.items()]
+    return yaml.safe_dump_all(whole, sort_keys=False, explicit_start=True)

@@ -62,6 +62,13 @@ class Settings(BaseModel):
     api_cert_extra_sans: tuple[str, ...] = Field((), description="More names or addresses in the API's certificate.")
     cni: Literal["flannel"] = Field("flannel", description="Network plugin.")
     flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
+    init_configuration: dict[str, Any] = Field(
+        default_factory=dict, description="Merged into InitConfiguration, of the first control plane."
+    )
+    join_configuration: dict[str, Any] = Field(
+        default_factory=dict, description="Merged into JoinConfiguration, of all other nodes."
+    )
+    cluster_configuration: dict[str, Any] = Field(default_factory=dict, description="Merged into ClusterConfiguration.")
     kubelet_config: dict[str, Any] = Field(
         default_factory=dict, description="Merged into KubeletConfiguration (kubelet.config.k8s.io/v1beta1)."
     )
@@ -86,7 +93,14 @@ class Settings(BaseModel):
 NAMES = tuple(Settings.model_fields)
 # Settings of one host; all others describe the cluster and are the same on every host.
 PER_HOST = frozenset(
-    {"vip_interface", "kubelet_config", "ignore_preflight_errors", "containerd_restrict_oom_score_adj"}
+    {
+        "vip_interface",
+        "init_configuration",
+        "join_configuration",
+        "kubelet_config",
+        "ignore_preflight_errors",
+        "containerd_restrict_oom_score_adj",
+    }
 )
 # What pyinfra and its connectors put beside our settings in a host's data.
 FOREIGN = ("address", "fake_responses", "fake_delay", "fake_delay_jitter")
@@ -146,7 +160,8 @@ def markdown() -> str:
     host = (
         "\n\nA host has `address` of its own: its IPv4 address in the cluster; unset, `ssh_hostname`. "
         f"It may also have its own {', '.join(f'`{name}`' for name in sorted(PER_HOST))}; all others are one for the "
-        "whole cluster.\n"
+        "whole cluster.\n\n"
+        "What is merged into documents of Kubernetes, and how, is in [configuration.md](configuration.md).\n"
     )
     return head + "\n".join(rows) + host
 

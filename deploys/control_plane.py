@@ -24,9 +24,10 @@ def control_plane() -> None:
     # One at a time: etcd takes one learner at once, and the barrier keeps every host in step.
     for each in host.loop(others):
         if node == each:
+            patches = plan.kubelet_patch()
             kubeadm.join(
                 name=f"Join control plane {each.name}",
-                settings=settings, topology=topology, node=node, control_plane=True,
+                settings=settings, topology=topology, node=node, control_plane=True, patches=patches,
             )  # fmt: skip
         plan.barrier(f"join of {each.name}")
     if node == first:

@@ -14,13 +14,14 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
+from cluster import configuration
 from cluster import topology as roles
 from cluster.compatibility import refusals
 from cluster.findings import unknown
 from cluster.lock import Lock
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
-from operations import package
+from operations import file, package
 
 GROUPS = ("control_plane", "worker", "load_balancer")
 # The distribution whose packages the bundle has.
@@ -80,6 +81,7 @@ def problems() -> list[str]:
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
     found += unknown(mine.waived_checks)
+    found += _documents(known)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
@@ -87,6 +89,17 @@ def problems() -> list[str]:
             f"{mine.kubernetes_version}. Build or carry the bundle of that version, or change kubernetes_version."
         )
     return found
+
+
+def _documents(known: Topology) -> list[str]:
+    """What Kubernetes would not take of the settings for its documents; a host's own with its name before it."""
+    by_host = {node.name: configuration.problems(settings(node.name)) for node in known.nodes}
+    for first in known.control_planes[:1]:
+        for node in (*known.control_planes[1:], *known.workers):
+            by_host[node.name] += configuration.kubelet_problems(settings(node.name), settings(first.name))
+    found = dict.fromkeys(line for lines in by_host.values() for line in lines)
+    whose = {line: [name for name, lines in by_host.items() if line in lines] for line in found}
+    return [line if len(names) == len(by_host) else f"{', '.join(names)}: {line}" for line, names in whose.items()]
 
 
 @cache
@@ -136,6 +149,14 @@ def packages(
         format="rpm" if all(row.file.endswith(".rpm") for row in rows) else "deb",
         unstarted=unstarted or {},
     )
+
+
+def kubelet_patch() -> bool:
+    """Write what this host's kubelet_config has beyond the cluster's, for kubeadm; whether there is any."""
+    patch = configuration.kubelet_patch(settings(), settings(topology().first_control_plane.name))
+    if patch is not None:
+        file.content(name="Write the kubelet's own configuration", dest=configuration.KUBELET_PATCH, content=patch)
+    return patch is not None
 
 
 def template(path: str, **values: object) -> str:

@@ -12,9 +12,11 @@ from operations import kubeadm
 @deploy("Workers")
 def workers() -> None:
     if plan.in_group("worker"):
+        patches = plan.kubelet_patch()
         kubeadm.join(
             name="Join the worker",
             settings=plan.settings(), topology=plan.topology(), node=plan.me(), control_plane=False,
+            patches=patches,
         )  # fmt: skip
     plan.barrier("joins of workers")
 

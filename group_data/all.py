@@ -38,3 +38,7 @@ api_cert_extra_sans = ("kubernetes.example.org",)
 # Time: certificates and etcd need it. "check" leaves the site's own service alone, "chrony" configures one.
 time_sync = "chrony"
 ntp_servers = ("192.0.2.1",)
+
+# Fields of Kubernetes' own configuration, all there are; docs/configuration.md says how.
+# cluster_configuration = {"apiServer": {"extraArgs": {"audit-log-path": "/var/log/kubernetes/audit.log"}}}
+# kubelet_config = {"maxPods": 200}

@@ -17,7 +17,7 @@ from gevent.lock import RLock
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
-from cluster.kubeadm import init_documents, join_documents
+from cluster.kubeadm import CRI_SOCKET, init_documents, join_documents
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.etcd import ETCDCTL
@@ -123,7 +123,8 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
         ignored.append(RESUME)
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
     yield StringCommand(
-        with_config(f"kubeadm init --skip-phases=show-join-command{flags}", seconds=600),
+        # It would print the token, which is a secret. Every version has this flag.
+        with_config(f"kubeadm init --skip-token-print{flags}", seconds=600),
         _stdin=init_documents(settings, topology, node, bootstrap_token(), certificate_key()),
     )
     yield StringCommand(ready(str(node.address)))
@@ -180,7 +181,7 @@ def forget(seed: Node, node: Node) -> None:
 
 @operation()
 def join(
-    settings: Settings, topology: Topology, node: Node, control_plane: bool
+    settings: Settings, topology: Topology, node: Node, control_plane: bool, patches: bool = False
 ) -> Generator[StringCommand, None, None]:
     """
     Join this host to the cluster; a join that was interrupted is cleaned up and done again.
@@ -191,6 +192,7 @@ def join(
     + topology: all of its nodes
     + node: this host
     + control_plane: as a control plane with an etcd member, or as a worker
+    + patches: have kubeadm lay the host's patches over the kubelet's configuration
     """
     seed, nodes = find_seed(topology, joining=node)
     known = nodes.get(node.name)
@@ -229,7 +231,7 @@ def join(
         if seed is not None and host.state.is_executing:
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
             forget(seed, node)
-        yield StringCommand("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
+        yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {CRI_SOCKET}")
         yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
     documents = ""
     if seed is not None and host.state.is_executing:
@@ -237,7 +239,7 @@ def join(
         if ca_hash is None:
             raise OperationError(f"{seed.name}: /etc/kubernetes/pki/ca.crt cannot be read, so {node.name} cannot join.")
         key = certificate_key() if control_plane else None
-        documents = join_documents(settings, node, bootstrap_token(), ca_hash, key)
+        documents = join_documents(settings, node, bootstrap_token(), ca_hash, key, patches)
     ignored = settings.ignore_preflight_errors
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
     yield StringCommand(with_config(f"kubeadm join{flags}", seconds=600), _stdin=documents)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pyinfra import host, inventory
 from pyinfra.api import FunctionCommand, OperationError, StringCommand, operation
 
-from cluster.kubeadm import cluster_document
+from cluster.kubeadm import authority_documents
 from cluster.settings import Settings
 from cluster.topology import Topology
 from facts.file import FileState
@@ -38,7 +38,7 @@ def authority(settings: Settings, topology: Topology) -> Generator[StringCommand
     clean = f"test -e {CA} || rm -f /etc/kubernetes/pki/ca.key; "
     yield StringCommand(
         clean + with_config("kubeadm init phase certs ca", 60) + " >/dev/null",
-        _stdin=cluster_document(settings, topology),
+        _stdin=authority_documents(settings, topology),
     )
 
 

@@ -7,6 +7,11 @@ import os
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full`: every minor of Kubernetes, where otherwise a few stand for all."""
+    parser.addoption("--full", action="store_true", help="tests of versions: every minor of Kubernetes, not a few")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI nothing is skipped: a test that does not run has failed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -759,7 +759,7 @@ def _(node: Node) -> None:
     node.write(CA, "the cluster's CA\n")
 
 
-@command(kubeadm("init --skip-phases=show-join-command"))
+@command(kubeadm("init --skip-token-print"))
 def _(node: Node, stdin: str) -> None:
     documents = {each["kind"]: each for each in yaml.safe_load_all(stdin)}
     node.refuse_unprepared(control_plane=True)
@@ -801,6 +801,12 @@ def _(node: Node, stdin: str) -> None:
     if any(wrong.values()):
         raise Refused(", ".join(what for what, so in wrong.items() if so))
     node.become("control-plane" if control_plane else "worker")
+    if directory := document.get("patches", {}).get("directory"):
+        patch = f"{directory}/kubeletconfiguration+merge.yaml"
+        if patch not in node.files:
+            raise Refused(f"{patch}: no such file or directory")
+        path = "/var/lib/kubelet/config.yaml"
+        node.write(path, node.files[path]["text"] + node.files[patch]["text"])
 
 
 @command(r"timeout \d+ kubeadm reset -f .*")

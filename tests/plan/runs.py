@@ -187,8 +187,10 @@ class Site:
 Groups = Mapping[str, Mapping[str, str]]
 
 
-def make_site(directory: Path, bundle: Path, groups: Groups = GROUPS, **settings: object) -> Site:
-    """Bare machines; `settings` are laid over those of a site that works."""
+def make_site(
+    directory: Path, bundle: Path, groups: Groups = GROUPS, own: Mapping[str, object] | None = None, **settings: object
+) -> Site:
+    """Bare machines; `settings` are laid over those of a site that works, `own` are those of one host."""
     directory.mkdir(parents=True, exist_ok=True)
     working = {
         "bundle_dir": str(bundle), "cluster_name": "test", "kubernetes_version": VERSION, "vip": VIP,
@@ -196,7 +198,10 @@ def make_site(directory: Path, bundle: Path, groups: Groups = GROUPS, **settings
     }  # fmt: skip
     lines = [INVENTORY.format(settings=working | settings)]
     for group, members in groups.items():
-        hosts = ", ".join(f'("@fake/{name}", {{"address": {each!r}, **_settings}})' for name, each in members.items())
+        hosts = ", ".join(
+            f'("@fake/{name}", {{"address": {each!r}, **_settings, **{(own or {}).get(name, {})!r}}})'
+            for name, each in members.items()
+        )
         lines.append(f"{group} = [{hosts}]\n")
     (directory / "inventory.py").write_text("".join(lines))
     nodes = {name: machine(address) for members in groups.values() for name, address in members.items()}

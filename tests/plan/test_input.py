@@ -128,6 +128,19 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
         settings(waived_checks=["machine_id"]),
         ["waived_checks: there is no check machine_id; did you mean machine-id? docs/preflight.md has all of them"],
     ),
+    "fields that Kubernetes does not have or the deploy decides": (
+        settings(kubelet_config={"maxPod": 20}, cluster_configuration={"controlPlaneEndpoint": "10.0.0.1:6443"}),
+        [
+            "  - kubelet_config.maxPod: KubeletConfiguration has no such field; did you mean maxPods?",
+            "  - cluster_configuration.controlPlaneEndpoint: is not taken from here: set `vip` and `api_port` instead.",
+        ],
+    ),
+    "a value of a wrong type, of some hosts": (
+        lambda directory, bundle: make_site(
+            directory, bundle, own={name: {"kubelet_config": {"maxPods": "many"}} for name in ("cp3", "w2")}
+        ),
+        ["  - cp3, w2: kubelet_config.maxPods: must be a whole number of 32 bits, not 'many'."],
+    ),
     "several things at once": (
         settings(vip="10.0.0.21", pod_subnet="10.96.0.0/16", kubernetes_version="v1.35.0"),
         ["vip 10.0.0.21", "overlaps service_subnet", "is for Kubernetes v1.36.2"],

@@ -10,7 +10,7 @@ import pytest
 
 from bundle import assemble, build, cache, catalogue, command, debs, gobuild, images, oci, recipes
 from bundle.assemble import Contents, Label
-from bundle.catalogue import Release, Repository
+from bundle.catalogue import Module, Release, Repository
 from bundle.command import BuildError
 from bundle.packing import Image
 from cluster.lock import parse
@@ -177,17 +177,26 @@ UPSTREAM: dict[str, Any] = {
 
 
 def test_replacements_by_directories_become_published_versions() -> None:
-    assert gobuild._replacements(UPSTREAM, "v1.36.2") == [
+    module = Module(module="k8s.io/kubernetes", version="v1.36.2", packages={}, require={"k8s.io/kms": "v0.36.1"})
+    assert gobuild._replacements(UPSTREAM, module) == [
         ("k8s.io/api", "k8s.io/api v0.36.2"),
-        ("k8s.io/kms", "k8s.io/kms v0.36.2"),
+        ("k8s.io/kms", "k8s.io/kms v0.36.1"),
         ("github.com/old/fork", "github.com/new/fork v2.0.0"),
         ("go.etcd.io/etcd/api/v3", "go.etcd.io/etcd/api/v3 v3.6.8"),
     ]
 
 
+def test_a_build_is_by_the_go_at_hand_or_by_the_release_that_is_asked_for(tmp_path: Path) -> None:
+    module = Module(module="x", version="v1.0.0", packages={})
+    environments = [gobuild._environment("linux/arm64", tmp_path, module, exact) for exact in ("", "1.16.15")]
+    assert [each["GOTOOLCHAIN"] for each in environments] == ["local", "go1.16.15"]
+    assert {(each["GOOS"], each["GOARCH"], each["CGO_ENABLED"]) for each in environments} == {("linux", "arm64", "0")}
+
+
 def test_a_go_mod_without_requirements_or_replacements_has_none() -> None:
-    assert gobuild._replacements({"Module": {"Path": "x"}, "Require": None, "Replace": None}, "v1.0.0") == []
-    assert gobuild._replacements({"Module": {"Path": "x"}}, "v1.0.0") == []
+    module = Module(module="x", version="v1.0.0", packages={})
+    assert gobuild._replacements({"Module": {"Path": "x"}, "Require": None, "Replace": None}, module) == []
+    assert gobuild._replacements({"Module": {"Path": "x"}}, module) == []
 
 
 @pytest.mark.parametrize(

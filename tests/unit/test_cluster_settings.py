@@ -45,6 +45,9 @@ BAD: list[tuple[str, Any]] = [
     ("api_cert_extra_sans", "one.example.org"),
     ("cni", "calico"),
     ("flannel_backend", "udp"),
+    ("init_configuration", "taints: []"),
+    ("join_configuration", ["taints"]),
+    ("cluster_configuration", "etcd"),
     ("kubelet_config", "maxPods: 20"),
     ("kube_proxy_config", ["mode"]),
     ("ignore_preflight_errors", "SystemVerification"),
@@ -159,6 +162,7 @@ def test_hosts_that_disagree_on_a_setting_of_the_cluster_are_named() -> None:
 def test_hosts_may_differ_in_what_is_their_own() -> None:
     own = {"vip_interface": "eth1", "kubelet_config": {"maxPods": 20}, "ignore_preflight_errors": ["Swap"]}
     own["containerd_restrict_oom_score_adj"] = True
+    own |= {"init_configuration": {"patches": {}}, "join_configuration": {"patches": {}}}
     assert set(own) == PER_HOST
     assert disagreements({"cp1": load(VIP), "w1": load({**VIP, **own})}) == []
 

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bundle import catalogue, components
+from bundle import catalogue, components, releases
 from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
-from cluster import findings, ports, settings
+from cluster import configuration, findings, ports, settings
+from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology, check
 
@@ -47,6 +48,28 @@ def example() -> Settings:
 )
 def test_a_reference_is_of_what_it_describes(name: str, module: Any) -> None:
     assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py settings writes it anew"
+
+
+def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_taken() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    assert text == configuration.markdown(), "python3 tasks.py settings writes it anew"
+    example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    own: dict[str, Any] = {}
+    exec(example, own)
+    del own["__builtins__"]
+    assert configuration.problems(load({"vip": "192.0.2.1", **own})) == []
+
+
+def test_the_page_of_versions_has_every_release_that_is_built() -> None:
+    rows = re.findall(r"^\| (1\.\d+) \| (\w+) \| (\S+) \| (.+?) \|", (ROOT / "docs/versions.md").read_text(), re.M)
+    assert [(minor, f"kubeadm.k8s.io/{api}", version) for minor, api, version, _ in rows] == [
+        (minor, kubeadm_api(each.version), each.version) for minor, each in releases.load().items()
+    ]
+    own = next(minor for minor, *_, go in rows if go == "as in the bundle")
+    assert catalogue.load().kubernetes_version.startswith(f"v{own}.")
+    assert [go for minor, *_, go in rows if minor != own] == [
+        each.go for minor, each in releases.load().items() if minor != own
+    ]
 
 
 def test_group_data_holds_settings_that_there_are() -> None:

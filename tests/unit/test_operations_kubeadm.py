@@ -66,7 +66,7 @@ def test_init_of_a_bare_cluster_runs_kubeadm_with_its_documents_on_standard_inpu
     bare = hosts({"cp1": BARE, "cp2": BARE, "w1": BARE})
     for run in (bare.plan, bare.execute):
         init, ready = run(kubeadm.init, "cp1", **arguments(CP1))
-        assert init.text == kubeadm.with_config("kubeadm init --skip-phases=show-join-command", 600)
+        assert init.text == kubeadm.with_config("kubeadm init --skip-token-print", 600)
         assert documents(init)["InitConfiguration"]["bootstrapTokens"][0]["token"] == kubeadm.bootstrap_token()
         assert documents(init)["InitConfiguration"]["certificateKey"] == kubeadm.certificate_key()
         assert ready == READY

@@ -45,7 +45,8 @@ def test_ca_is_made_on_a_bare_cluster_from_a_document_without_secrets(hosts: Mak
         (command,) = run(pki.authority, "cp1", settings=SETTINGS, topology=TOPOLOGY)
         assert "kubeadm init phase certs ca --config" in command.text
         documents = list(yaml.safe_load_all(command.stdin))
-        assert [document["kind"] for document in documents] == ["ClusterConfiguration"]
+        assert [document["kind"] for document in documents] == ["InitConfiguration", "ClusterConfiguration"]
+        assert not {"bootstrapTokens", "certificateKey"} & set(documents[0])
 
 
 def test_ca_on_any_control_plane_is_the_clusters(hosts: Make) -> None:

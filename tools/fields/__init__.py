@@ -1,0 +1,1 @@
+"""Fields of Kubernetes' configuration documents, from the Go types that define them."""
