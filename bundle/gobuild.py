@@ -90,7 +90,9 @@ def release(go: Path) -> str:
 
 def build(go: Path, name: str, module: Module, platform: str) -> Path:
     """The directory of a module's programs, from the cache or built into it."""
-    recipe = [module.model_dump(), platform, release(go)]
+    # What a module does not say leaves its recipe, and so what was built by it, as it was.
+    said = module.model_dump(exclude=None if module.tags else {"tags"})
+    recipe = [said, platform, release(go)]
     return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, made))
 
 
@@ -113,7 +115,8 @@ def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> No
         values = {"version": module.version, "major": str(major), "minor": str(minor)}
         stamps = " ".join(f"-X {variable}={value.format(**values)}" for variable, value in module.stamp.items())
         static = "-linkmode external -extldflags -static" if module.cgo else ""
-        tags = ["-tags=netgo,osusergo"] if module.cgo else []
+        names = [*(("netgo", "osusergo") if module.cgo else ()), *module.tags]
+        tags = [f"-tags={','.join(names)}"] if names else []
         flags = ["-trimpath", "-buildvcs=false", *tags, f"-ldflags=-s -w {static} {stamps}"]
         total = len(run(go, "list", "-deps", *module.packages.values(), cwd=workspace, env=environment).split())
         for program, package in module.packages.items():

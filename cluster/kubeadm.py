@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
+from cluster.runtime import SOCKETS
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
 API_VERSION = "kubeadm.k8s.io/v1beta4"
-CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_SERVER_PORT = 6443
 Document = dict[str, Any]
 
@@ -108,7 +108,7 @@ def _endpoint(node: Node) -> Document:
 def _registration(settings: Settings, node: Node) -> Document:
     return {
         "name": node.name,
-        "criSocket": CRI_SOCKET,
+        "criSocket": f"unix://{SOCKETS[settings.container_runtime]}",
         "imagePullPolicy": "IfNotPresent",
         # Left to itself the kubelet may pick the virtual IP on a host that carries it.
         "kubeletExtraArgs": [{"name": "node-ip", "value": str(node.address)}],

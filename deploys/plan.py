@@ -14,9 +14,11 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
+from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.compatibility import refusals
 from cluster.lock import Lock
+from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
 from operations import package
@@ -79,6 +81,7 @@ def problems() -> list[str]:
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
+    found += runtimes.problems(mine, lock(), RELEASE)
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
@@ -134,6 +137,11 @@ def packages(
         format="rpm" if all(row.file.endswith(".rpm") for row in rows) else "deb",
         unstarted=unstarted or {},
     )
+
+
+def runtime() -> Wanted:
+    """The container runtime of the nodes."""
+    return runtimes.wanted(settings(), lock())
 
 
 def template(path: str, **values: object) -> str:

@@ -15,11 +15,13 @@ from pyinfra import host, inventory
 from pyinfra.api import FactBase, deploy
 
 from cluster import preflight as requirements
+from cluster import runtime as runtimes
 from cluster.topology import Node, check_vip
 from deploys import plan
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.network import Answers
+from facts.runtime import Installed
 from facts.sudo import Sudo
 from facts.time import TimeSynchronized
 
@@ -52,6 +54,7 @@ def _findings() -> list[str]:
         *requirements.check_hardware(hardware, topology, plan.lock().platform, settings.waived_checks),
         *requirements.check_kernel(hardware, topology, settings.kubernetes_version, settings.waived_checks),
         *(_clocks(asked) if settings.time_sync == "check" else ()),
+        *_runtimes([node for node in asked if node not in balancers]),
         *check_vip(settings, subnets),
         *_vip_taken(balancers),
     ]
@@ -87,6 +90,12 @@ def _without_sudo(nodes: list[Node]) -> list[str]:
 
 def _may_not_ask(data: dict[str, object]) -> bool:
     return bool(data.get("_sudo")) and not data.get("_sudo_password") and not sys.stdin.isatty()
+
+
+def _runtimes(nodes: list[Node]) -> list[str]:
+    name, carried = plan.settings().container_runtime, runtimes.is_carried(plan.lock())
+    found = ask(Installed, nodes, runtime=name)
+    return [line for node, state in found.items() for line in runtimes.leftovers(node, name, carried, state)]
 
 
 def _clocks(nodes: list[Node]) -> list[str]:

@@ -145,3 +145,40 @@ def test_a_file_without_names_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"cannot be read: Is a directory\.$"):
         catalogue.load(tmp_path)
+
+
+def test_the_runtime_is_the_distributions_unless_the_site_chooses_another() -> None:
+    plain = catalogue.load()
+    assert plain.runtime == "package"
+    assert "runtime" not in plain.programs
+    assert plain.packages["debian-12"].sets["runtime"] == ("containerd", "runc")
+    assert {"containerd", "runc", "cri-o"}.isdisjoint(plain.components)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "components", "programs", "packages"),
+    [
+        ("upstream", {"containerd", "runc"}, ("containerd", "containerd-shim-runc-v2", "ctr", "runc"), ()),
+        ("cri-o", {"cri-o"}, ("crio", "pinns", "conmon", "crun"), ("skopeo",)),
+    ],
+)
+def test_a_runtime_brings_its_programs_and_packages_and_no_others(
+    tmp_path: Path, runtime: str, components: set[str], programs: tuple[str, ...], packages: tuple[str, ...]
+) -> None:
+    plain, made = catalogue.load(), loaded(tmp_path, f"runtime: {runtime}")
+    assert set(made.components) - set(plain.components) == components
+    assert {program for name in components for program in made.components[name].programs} == set(programs)
+    assert made.programs == {**plain.programs, "runtime": programs}
+    before, after = plain.packages["debian-12"].sets, made.packages["debian-12"].sets
+    assert after == {**before, "runtime": packages}
+
+
+def test_a_site_may_take_parts_of_a_runtime_from_the_distribution(tmp_path: Path) -> None:
+    own = "{programs: [crio, pinns], packages: [skopeo, conmon, crun]}"
+    made = loaded(tmp_path, f"runtime: cri-o\nruntimes: {{cri-o: {own}}}")
+    assert made.programs["runtime"] == ("crio", "pinns")
+    assert made.packages["debian-12"].sets["runtime"] == ("skopeo", "conmon", "crun")
+
+
+def test_a_runtime_that_the_catalogue_has_not_is_refused(tmp_path: Path) -> None:
+    assert "  - runtime: must be one of package, upstream, cri-o, not docker\n" in refused(tmp_path, "runtime: docker")

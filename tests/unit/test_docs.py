@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from bundle import catalogue, components
-from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
+from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository, Runtime
 from cluster.settings import Settings, load, markdown
 from cluster.topology import Node, Topology, check
 
@@ -25,6 +25,7 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.download.": Download,
     "components.NAME.build.": Module,
     "recipes.NAME.": Recipe,
+    "runtimes.NAME.": Runtime,
     "packages.NAME.": Release,
     "packages.NAME.repositories.NAME.": Repository,
 }
