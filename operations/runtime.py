@@ -24,6 +24,12 @@ def drift(wanted: Wanted) -> list[str]:
     return differences(wanted, {**found, "kubelet_driver": None}) if found["state"] == "running" else []
 
 
+def _silent(wanted: Wanted) -> list[str]:
+    """Why the runtime does not answer, in words; what it answers is final."""
+    found = state(wanted)
+    return [] if found["state"] == "running" else differences(wanted, found)
+
+
 @operation()
 def agrees(wanted: Wanted, seconds: int = 30) -> Generator[StringCommand, None, None]:
     """
@@ -35,7 +41,8 @@ def agrees(wanted: Wanted, seconds: int = 30) -> Generator[StringCommand, None, 
     if not host.state.is_executing:
         host.noop(f"{wanted.name} is asked when this runs")
         return
-    found = settled(lambda: differences(wanted, state(wanted)), seconds)
+    settled(lambda: _silent(wanted), seconds)
+    found = differences(wanted, state(wanted))
     if not found:
         host.noop(f"{wanted.name} runs with the cgroup driver {wanted.driver} and {wanted.pause}")
         return

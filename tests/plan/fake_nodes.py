@@ -451,7 +451,8 @@ def answers(name: str) -> Callable[[Node], str]:
             driver = re.search(r'cgroup_manager = "(\S+)"', text)[1]
             second = f'[crio.runtime]\ncgroup_manager = "{driver}"\n[crio.image]\npause_image = "{image}"'
             return f"{kubelet}running\n{{}}\n{SECOND}\n{second}"
-        options = {"SystemdCgroup": "SystemdCgroup = true" in text}
+        said = re.findall(r"SystemdCgroup = (\w+)", text)
+        options = {"SystemdCgroup": said[-1:] == ["true"]}
         registries = re.search(r'config_path = "(\S+)"', text)
         config = {
             "containerd": {"defaultRuntimeName": "runc", "runtimes": {"runc": {"options": options}}},
@@ -705,6 +706,11 @@ def _(node: Node, units: str) -> None:
     node.state["masked"] += shlex.split(units)
 
 
+@command(r"printf '%s\\n' (?P<words>.*) >&2; exit 1", "read")
+def _(node: Node, words: str) -> None:
+    raise Refused(shlex.split(words)[0])
+
+
 @command("systemctl daemon-reload")
 def _(node: Node) -> None:
     pass
@@ -726,7 +732,8 @@ def _(node: Node, unit: str) -> None:
     node.unit(unit).update(active=True, since=node.world.clock)
     for name, (_, path) in RUNTIMES.items():
         if unit == UNITS[name]:
-            node.unit(unit)["config"] = node.files[path]["text"]
+            own = [each for each in node.files if posixpath.dirname(each) == containerd.DROP_INS]
+            node.unit(unit)["config"] = "".join(node.files[each]["text"] for each in (path, *own))
     if unit == SERVER:
         served = {"config": NGINX, "certificate": bundle_server.CERTIFICATE}
         node.unit(unit).update({what: node.files[path]["text"] for what, path in served.items()})
