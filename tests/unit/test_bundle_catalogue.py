@@ -11,6 +11,7 @@ import yaml
 from bundle import catalogue
 from bundle.catalogue import Catalogue, merged
 from bundle.command import BuildError
+from bundle.components import files_of
 
 TEXT: dict[str, Any] = yaml.safe_load(catalogue.PATH.read_text())
 
@@ -171,6 +172,25 @@ def test_a_runtime_brings_its_programs_and_packages_and_no_others(
     assert made.programs == {**plain.programs, "runtime": programs}
     before, after = plain.packages["debian-12"].sets, made.packages["debian-12"].sets
     assert after == {**before, "runtime": packages}
+
+
+def test_runtimes_are_published_by_their_number_or_their_tag(tmp_path: Path) -> None:
+    files = {}
+    for runtime in ("upstream", "cri-o"):
+        made = loaded(tmp_path, f"runtime: {runtime}")
+        for name in ("containerd", "runc", "cri-o"):
+            if name in made.components:
+                files[name] = files_of(made.components[name], made, made.programs["runtime"])
+    urls = {name: [(each.url, each.checksum) for each in found] for name, found in files.items()}
+    github, archive = "https://github.com", "containerd-static-2.3.7-linux-amd64.tar.gz"
+    bundle = "https://storage.googleapis.com/cri-o/artifacts/cri-o.amd64.v1.36.3.tar.gz"
+    released = f"{github}/containerd/containerd/releases/download/v2.3.7/{archive}"
+    runc = f"{github}/opencontainers/runc/releases/download/v1.4.3"
+    assert urls == {
+        "containerd": [(released, f"{released}.sha256sum")],
+        "runc": [(f"{runc}/runc.amd64", f"{runc}/runc.sha256sum")],
+        "cri-o": [(bundle, f"{bundle}.sha256sum")],
+    }
 
 
 def test_a_site_may_take_parts_of_a_runtime_from_the_distribution(tmp_path: Path) -> None:
