@@ -21,7 +21,7 @@ from cluster.lock import MATCHED, Lock
 
 APT_PACKAGES = (
     "mmdebstrap", "debian-archive-keyring", "apt-utils", "gcc", "libc6-dev", "ca-certificates", "curl", "skopeo",
-    "zstd", "gpg", "gpg-agent", "gpgv", "openssh-client",
+    "zstd", "gpg", "gpg-agent", "gpgv", "openssh-client", "libseccomp-dev", "pkg-config",
 )  # fmt: skip
 RPM_PACKAGES = ("dnf", "dnf-plugins-core", "rpm", "createrepo-c")
 

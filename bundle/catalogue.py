@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bundle.command import BuildError
+from cluster.pieces import RUNTIME
 
 PATH = Path(__file__).with_name("catalogue.yaml")
 Source = Literal["directory", "upstream", "mirror", "build"]
@@ -20,7 +21,9 @@ class _Model(BaseModel):
 
 
 class Download(_Model):
-    """Where upstream has a component's programs, with `{version}`, `{os}`, `{arch}` and `{program}` in the URLs.
+    """Where upstream has a component's programs.
+
+    URLs have `{version}`, `{number}` (the version without its `v`), `{os}`, `{arch}` and `{program}` in them.
 
     `programs` is each program's path in the archive, empty where the file is the program itself. `checksum` may
     name the file by `{url}`; it holds a sha256 alone, or lines of a sha256 and a file's name.
@@ -34,7 +37,7 @@ class Download(_Model):
 class Module(_Model):
     """A Go module, the programs built from it (name -> main package), and later versions of what it requires.
 
-    Without a version of its own it is of the component's.
+    Without a version of its own it is of the component's. `tags` choose parts of its source.
     """
 
     module: str
@@ -42,6 +45,7 @@ class Module(_Model):
     packages: dict[str, str]
     stamp: dict[str, str] = {}
     cgo: bool = False
+    tags: tuple[str, ...] = ()
     require: dict[str, str] = {}
 
 
@@ -61,6 +65,19 @@ class Component(_Model):
         )
         object.__setattr__(self, "build", build)
         return self
+
+    @property
+    def programs(self) -> frozenset[str]:
+        """Every program that it can give."""
+        built = {program for module in self.build for program in module.packages}
+        return frozenset(built | set(self.download.programs if self.download else ()))
+
+
+class Runtime(_Model):
+    """What a container runtime has beside the distribution's: programs of components, and packages."""
+
+    programs: tuple[str, ...]
+    packages: tuple[str, ...] = ()
 
 
 class Recipe(_Model):
@@ -105,6 +122,8 @@ class Catalogue(_Model):
     recipes: dict[str, Recipe]
     extra_images: tuple[str, ...]
     packages: dict[str, Release]
+    runtime: str = "package"
+    runtimes: dict[str, Runtime] = {}
     directory: str = ""
     manifests: tuple[str, ...] = ()
     extra_files: tuple[str, ...] = ()
@@ -115,6 +134,25 @@ class Catalogue(_Model):
         """The programs are of the version that the bundle is of."""
         if self.components["kubernetes"].version != self.kubernetes_version:
             raise ValueError("components.kubernetes.version is another than kubernetes_version: set that alone")
+        return self
+
+    @model_validator(mode="after")
+    def _one_runtime(self) -> Catalogue:
+        """Programs, packages and components are those of the chosen runtime; those of the others are left out."""
+        if self.runtime not in ("package", *self.runtimes):
+            raise ValueError(f"runtime: must be one of {', '.join(('package', *self.runtimes))}, not {self.runtime}")
+        chosen = self.runtimes.get(self.runtime)
+        programs = self.programs | ({RUNTIME: chosen.programs} if chosen else {})
+        others = {name for each in self.runtimes.values() for name in each.programs} - set(programs.get(RUNTIME, ()))
+        kept = {name: each for name, each in self.components.items() if not each.programs or each.programs - others}
+        object.__setattr__(self, "programs", programs)
+        object.__setattr__(self, "components", kept)
+        if chosen:
+            sets = {"runtime": chosen.packages}
+            releases = {
+                name: each.model_copy(update={"sets": {**each.sets, **sets}}) for name, each in self.packages.items()
+            }
+            object.__setattr__(self, "packages", releases)
         return self
 
 

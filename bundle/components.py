@@ -85,7 +85,10 @@ def files_of(component: Component, catalogue: Catalogue, wanted: Collection[str]
     found: dict[str, File] = {}
     for program, member in component.download.programs.items():
         if program in wanted:
-            values = {"version": component.version, "os": system, "arch": architecture, "program": program}
+            values = {
+                "version": component.version, "number": component.version.removeprefix("v"), "os": system,
+                "arch": architecture, "program": program,
+            }  # fmt: skip
             url = _filled(component.download.url, values)
             at = _filled(component.download.checksum, {**values, "url": url})
             known = found[url].programs if url in found else {}
@@ -120,8 +123,7 @@ def obtain(catalogue: Catalogue, found: Found, pins: Pins, wanted: Collection[st
 
 def programs_of(component: Component) -> set[str]:
     """Every program that a component can give."""
-    built = {program for module in component.build for program in module.packages}
-    return built | set(component.download.programs if component.download else ())
+    return set(component.programs)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ def build(go: Path, name: str, module: Module, platform: str, exact: str = "") -
     `exact` is the release of Go to build with when it is to be another than `go` itself, which then fetches that
     (https://go.dev/doc/toolchain).
     """
-    recipe = [module.model_dump(), platform, f"go{exact}" if exact else release(go)]
+    # What a module does not say leaves its recipe, and so what was built by it, as it was.
+    said = module.model_dump(exclude=None if module.tags else {"tags"})
+    recipe = [said, platform, f"go{exact}" if exact else release(go)]
     return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, exact, made))
 
 
@@ -117,8 +119,9 @@ def _build(go: Path, name: str, module: Module, platform: str, exact: str, made:
         values = {"version": module.version, "major": str(major), "minor": str(minor)}
         stamps = " ".join(f"-X {variable}={value.format(**values)}" for variable, value in module.stamp.items())
         static = "-linkmode external -extldflags -static" if module.cgo else ""
-        tags = ["-tags=netgo,osusergo"] if module.cgo else []
-        flags = ["-trimpath", *tags, f"-ldflags=-s -w {static} {stamps}"]
+        names = [*(("netgo", "osusergo") if module.cgo else ()), *module.tags]
+        tags = [f"-tags={','.join(names)}"] if names else []
+        flags = ["-trimpath", "-buildvcs=false", *tags, f"-ldflags=-s -w {static} {stamps}"]
         total = len(run(go, "list", "-deps", *module.packages.values(), cwd=workspace, env=environment).split())
         for program, package in module.packages.items():
             command = [str(go), "build", "-v", *flags, "-o", str(made / program), package]

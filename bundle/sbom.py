@@ -22,7 +22,7 @@ from cluster.lock import File, Image, Lock, Package
 
 NAME = "bundle.cdx.json"
 # Directories whose files are programs; see cluster.pieces.programs.
-PROGRAMS = ("bin/", "cni/")
+PROGRAMS = ("bin/", "cni/", "runtime/")
 # Directories whose files are parts of images and packages, which are components themselves.
 PARTS = ("images/", "packages/")
 # `go:k8s.io/kubernetes/cmd/kubeadm@v1.36.2 go1.26.6 linux/amd64`: a main package, of what version, built with what.

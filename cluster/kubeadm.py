@@ -10,10 +10,10 @@ import yaml
 
 from cluster.api_versions import Document, Documents, api_version, written
 from cluster.configuration import PATCHES, given, merged
+from cluster.runtime import SOCKETS
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
-CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_SERVER_PORT = 6443
 
 
@@ -22,7 +22,7 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
     init: Document = {
         "bootstrapTokens": [{"token": token, "ttl": "2h0m0s", "description": "joins of one run"}],
         "localAPIEndpoint": _endpoint(node),
-        "nodeRegistration": _registration(node),
+        "nodeRegistration": _registration(settings, node),
         "certificateKey": certificate_key,
     }
     own = {
@@ -46,7 +46,7 @@ def join_documents(
         "discovery": {
             "bootstrapToken": {"apiServerEndpoint": endpoint, "token": token, "caCertHashes": [ca_hash]},
         },
-        "nodeRegistration": _registration(node),
+        "nodeRegistration": _registration(settings, node),
     }
     if certificate_key is not None:
         document["controlPlane"] = {"localAPIEndpoint": _endpoint(node), "certificateKey": certificate_key}
@@ -59,7 +59,7 @@ def authority_documents(settings: Settings, topology: Topology) -> str:
     """The configuration of `kubeadm init phase certs ca` on the first control plane, as YAML; holds no secret."""
     node = topology.first_control_plane
     # Without the node's part kubeadm looks for an address and for the one runtime of the host itself.
-    init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(node)}
+    init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(settings, node)}
     return _yaml(settings, {"InitConfiguration": init, "ClusterConfiguration": _cluster(settings, topology)})
 
 
@@ -91,14 +91,19 @@ def _kubelet() -> Document:
     }
 
 
+def cri_socket(settings: Settings) -> str:
+    """The URL at which kubeadm and the kubelet ask the container runtime."""
+    return f"unix://{SOCKETS[settings.container_runtime]}"
+
+
 def _endpoint(node: Node) -> Document:
     return {"advertiseAddress": str(node.address), "bindPort": API_SERVER_PORT}
 
 
-def _registration(node: Node) -> Document:
+def _registration(settings: Settings, node: Node) -> Document:
     return {
         "name": node.name,
-        "criSocket": CRI_SOCKET,
+        "criSocket": cri_socket(settings),
         # Left to itself the kubelet may pick the virtual IP on a host that carries it.
         "kubeletExtraArgs": [{"name": "node-ip", "value": str(node.address)}],
     }

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 # Components whose version must go with Kubernetes' -> their names in compatibility.yaml.
-MATCHED = {"etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools"}
+MATCHED = {
+    "etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools", "containerd": "containerd", "cri-o": "cri-o",
+}  # fmt: skip
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

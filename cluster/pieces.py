@@ -12,6 +12,9 @@ NODE_DIRECTORY = "/var/lib/pyinfra-kubeadm/bundle"
 # Images of static pods, which only control planes run.
 STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 CONTROL_PLANE_PROGRAMS = ("etcdctl", "etcdutl")
+CRICTL = "/usr/bin/crictl"
+# The directory of a bundle with a container runtime that is not the distribution's.
+RUNTIME = "runtime"
 
 
 def short_name(reference: str) -> str:
@@ -62,11 +65,16 @@ def programs(lock: Lock, groups: Sequence[str]) -> dict[str, File]:
     found = {}
     for file in lock.files:
         directory, _, name = file.path.rpartition("/")
-        if directory == "bin" and ("control_plane" in groups or name not in CONTROL_PLANE_PROGRAMS):
+        if directory in ("bin", RUNTIME) and ("control_plane" in groups or name not in CONTROL_PLANE_PROGRAMS):
             found[f"/usr/bin/{name}"] = file
         elif directory == "cni":
             found[f"/opt/cni/bin/{name}"] = file
     return found
+
+
+def runtime_programs(lock: Lock, groups: Sequence[str]) -> dict[str, File]:
+    """Those of them that a container runtime of the bundle's own consists of."""
+    return {dest: file for dest, file in programs(lock, groups).items() if file.path.startswith(f"{RUNTIME}/")}
 
 
 def pieces(lock: Lock, groups: Sequence[str], release: str, load: bool = True) -> list[File]:

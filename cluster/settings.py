@@ -47,6 +47,9 @@ class Settings(BaseModel):
         "load",
         description="`load`: images are carried to each node and loaded; `registry`: pulled from the bundle's servers.",
     )
+    container_runtime: Literal["containerd", "cri-o"] = Field(
+        "containerd", description="What runs containers; the bundle must have it (docs/runtimes.md)."
+    )
     secrets_dir: str = Field("secrets", description="Where the administrator's kubeconfig is kept, 0700.")
     api_port: Port = Field(6443, description="Port of the API on the virtual IP.")
     vip_interface: str | None = Field(

@@ -1,6 +1,6 @@
-"""Images into containerd, from the node's own pieces of the bundle (guide 3.2); nothing where they are pulled.
+"""Images into the runtime, from the node's own pieces of the bundle (guide 3.2); nothing where they are pulled.
 
-Hosts: control_plane, worker. Changes: containerd's namespace k8s.io. Undo: `crictl rmi`.
+Hosts: control_plane, worker. Changes: containerd's namespace k8s.io, or CRI-O's storage. Undo: `crictl rmi`.
 """
 
 from pyinfra import host
@@ -8,7 +8,7 @@ from pyinfra.api import deploy
 
 from cluster import pieces
 from deploys import plan
-from operations import containerd
+from operations import containerd, crio
 
 
 @deploy("Images")
@@ -17,7 +17,8 @@ def images() -> None:
     if wanted and plan.settings().image_delivery == "load":
         digests = {image.digest for image in wanted}
         sizes = {digest: file.size for file in plan.lock().files if (digest := f"sha256:{file.sha256}") in digests}
-        containerd.images(name="Import images", wanted=wanted, sizes=sizes)
+        load = {"containerd": containerd.images, "cri-o": crio.images}[plan.settings().container_runtime]
+        load(name="Import images", wanted=wanted, sizes=sizes)
     plan.barrier("images")
 
 

@@ -1,4 +1,4 @@
-"""kubeadm, kubelet, kubectl, crictl, CNI plugins, and kubelet's service (guide 3.3).
+"""kubeadm, kubelet, kubectl, CNI plugins, and kubelet's service (guide 3.3).
 
 Hosts: control_plane, worker. Changes: /usr/bin, /opt/cni/bin, kubelet.service. Undo: disable the service and remove
 the files.
@@ -18,12 +18,16 @@ DROP_IN = f"{UNIT}.d/10-kubeadm.conf"
 
 @deploy("Packages")
 def packages() -> None:
-    programs = pieces.programs(plan.lock(), host.groups)
+    every, runtime = (of(plan.lock(), host.groups) for of in (pieces.programs, pieces.runtime_programs))
+    # The layer of the runtime has these.
+    programs = {dest: file for dest, file in every.items() if dest not in {*runtime, pieces.CRICTL}}
     if programs:
         bundle.programs(name="Install kubeadm, kubelet, kubectl and CNI plugins", wanted=programs)
         files = [
             file.content(
-                name="Write kubelet's service", dest=UNIT, content=plan.template("kubelet/kubelet.service.j2")
+                name="Write kubelet's service",
+                dest=UNIT,
+                content=plan.template("kubelet/kubelet.service.j2", runtime=plan.runtime().unit),
             ),
             file.content(
                 name="Write kubeadm's part of it", dest=DROP_IN, content=plan.template("kubelet/10-kubeadm.conf.j2")

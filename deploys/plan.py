@@ -15,10 +15,12 @@ from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
 from cluster import configuration
+from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.compatibility import refusals
 from cluster.findings import unknown
 from cluster.lock import Lock
+from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
 from operations import file, package
@@ -83,6 +85,7 @@ def problems() -> list[str]:
     found += unknown(mine.waived_checks)
     found += _documents(known)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
+    found += runtimes.problems(mine, lock(), RELEASE)
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
@@ -157,6 +160,11 @@ def kubelet_patch() -> bool:
     if patch is not None:
         file.content(name="Write the kubelet's own configuration", dest=configuration.KUBELET_PATCH, content=patch)
     return patch is not None
+
+
+def runtime() -> Wanted:
+    """The container runtime of the nodes."""
+    return runtimes.wanted(settings(), lock())
 
 
 def template(path: str, **values: object) -> str:

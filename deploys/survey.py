@@ -31,6 +31,7 @@ from facts.kernel import KernelModules
 from facts.kubeadm import KubeadmNode
 from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
+from facts.runtime import Installed
 from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
@@ -94,6 +95,7 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         writes=ask(SyncWrites, without_etcd),
         kubeadm=kubeadm,
         leftovers=ask(Leftovers, nodes),
+        installed=ask(Installed, nodes, runtime=settings.container_runtime),
         surroundings=ask(Surroundings, asked),
         answers=_answers(balancers, [] if holders else [vip]),
         vip_holders=holders,

@@ -16,7 +16,8 @@ class UnitState(TypedDict):
 
 
 class Unit(FactBase[UnitState]):
-    """`systemctl show` of a unit, with `stale` when one of `files` changed after the unit started.
+    """`systemctl show` of a unit, with `stale` when one of `files` changed after the unit started; of a
+    directory, it or what is directly in it.
 
     ::
 
@@ -32,7 +33,7 @@ class Unit(FactBase[UnitState]):
 
     def command(self, unit: str, files: tuple[str, ...] = ()) -> str:
         quoted = shlex.quote(unit)
-        times = f"stat -Lc 'changed=%Z' {shlex.join(files)} 2>/dev/null; " if files else ""
+        times = f"find -L {shlex.join(files)} -maxdepth 1 -printf 'changed=%C@\\n' 2>/dev/null; " if files else ""
         show = f"systemctl show {quoted} --timestamp=unix -p LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp"
         return f"{show} 2>/dev/null; {times}true"
 
@@ -40,7 +41,7 @@ class Unit(FactBase[UnitState]):
         pairs = [line.partition("=")[::2] for line in output if "=" in line]
         shown = dict(pairs)
         started = shown.get("ActiveEnterTimestamp", "").lstrip("@")
-        changed = [int(value) for key, value in pairs if key == "changed"]
+        changed = [int(value.partition(".")[0]) for key, value in pairs if key == "changed"]
         return UnitState(
             load=shown.get("LoadState", "not-found"),
             active=shown.get("ActiveState", "inactive"),

@@ -1,4 +1,4 @@
-"""Images imported from the node's pieces of the bundle (guide 3.2)."""
+"""containerd's configuration checked, and images imported from the node's pieces of the bundle (guide 3.2)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,31 @@ from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.lock import Image
 from cluster.pieces import NODE_DIRECTORY
-from facts.containerd import Images
+from cluster.runtime import REGISTRIES
+from facts.containerd import Images, ImagesState
 
+CONFIG = "/etc/containerd/config.toml"
+# Files of a site's own, which are kept and laid over CONFIG.
+DROP_INS = "/etc/containerd/conf.d"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def check_script(pause: str, driver: str) -> str:
+    """Shell that fails unless containerd would have what matters from a file, `{}`, and those that it imports.
+
+    Its status alone says little: containerd 1.6 takes a file of a later version for an empty one, and of 1.x a plugin's
+    table in an imported file takes the place of the whole table.
+    """
+    lines = (
+        f"SystemdCgroup = {str(driver == 'systemd').lower()}",
+        f'= "{pause}"',
+        f'config_path = "{REGISTRIES}"',
+    )
+    what = f"containerd would not have this of its configuration, as it is with the files in {DROP_INS}"
+    return (
+        "containerd --config {} config dump | tr \\' '\"' | { d=$(cat); "
+        f'for l in {shlex.join(lines)}; do case "$d" in *"$l"*) ;; *) echo "{what}: $l" >&2; exit 1;; esac; done; }}'
+    )
 
 
 def index(image: Image, size: int) -> str:
@@ -50,6 +72,25 @@ echo '{{"imageLayoutVersion":"1.0.0"}}' > "$d/oci-layout" && printf '%s\\n' "$1"
     return f'xargs -r -d "\\n" -n 1 -P "$(nproc)" sh -c {shlex.quote(one)} sh'
 
 
+def importing(name: str, unit: str, state: ImagesState, wanted: Sequence[Image]) -> list[Image]:
+    """The images to import into a runtime of this state; says so while planning, and why there are none."""
+    if host.state.is_executing and state["state"] != "running":
+        raise OperationError(
+            f"{host.name}: {name} is {state['state']}, so no image can be imported. Look at `systemctl status "
+            f"{unit}` and `journalctl -u {unit}` there, then run again."
+        )
+    if state["state"] == "unreachable":
+        host.noop(f"{name} does not answer now; the images it has are looked at when this runs")
+        return []
+    lacking = [image for image in wanted if state["images"].get(image.name) != image.digest]
+    if not lacking:
+        host.noop(f"{len(wanted)} images are loaded")
+    elif not host.state.is_executing:
+        for image in lacking:
+            host.log(f"Will import {image.name} ({image.digest[:19]}, {image.size / 1e6:.0f} MB)")
+    return lacking
+
+
 @operation()
 def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -> Generator[StringCommand, None, None]:
     """
@@ -62,20 +103,6 @@ def images(wanted: Sequence[Image], sizes: dict[str, int], seconds: int = 600) -
     + sizes: bytes of each manifest, by digest
     + seconds: how long the import of one may take
     """
-    state = host.get_fact(Images)
-    if host.state.is_executing and state["state"] != "running":
-        raise OperationError(
-            f"{host.name}: containerd is {state['state']}, so no image can be imported. Look at `systemctl status "
-            "containerd` and `journalctl -u containerd` there, then run again."
-        )
-    if state["state"] == "unreachable":
-        host.noop("containerd does not answer now; the images it has are looked at when this runs")
-        return
-    lacking = [image for image in wanted if state["images"].get(image.name) != image.digest]
-    if not lacking:
-        host.noop(f"{len(wanted)} images are loaded")
-        return
-    if not host.state.is_executing:
-        for image in lacking:
-            host.log(f"Will import {image.name} ({image.digest[:19]}, {image.size / 1e6:.0f} MB)")
-    yield StringCommand(import_script(seconds), _stdin=requests(lacking, sizes))
+    lacking = importing("containerd", "containerd", host.get_fact(Images), wanted)
+    if lacking:
+        yield StringCommand(import_script(seconds), _stdin=requests(lacking, sizes))

@@ -17,7 +17,7 @@ from gevent.lock import RLock
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
-from cluster.kubeadm import CRI_SOCKET, init_documents, join_documents
+from cluster.kubeadm import cri_socket, init_documents, join_documents
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.etcd import ETCDCTL
@@ -231,7 +231,7 @@ def join(
         if seed is not None and host.state.is_executing:
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
             forget(seed, node)
-        yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {CRI_SOCKET}")
+        yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {cri_socket(settings)}")
         yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
     documents = ""
     if seed is not None and host.state.is_executing:

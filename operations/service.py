@@ -33,6 +33,7 @@ def unit(
     enabled: bool = True,
     running: bool = True,
     reload: bool = False,
+    drift: Sequence[str] = (),
 ) -> Generator[str, None, None]:
     """
     Enable a unit, keep it running, and restart it when what it reads has changed.
@@ -43,15 +44,17 @@ def unit(
     + enabled: start at boot
     + running: run now
     + reload: `systemctl reload-or-restart` in place of `restart`
+    + drift: in words, what the process was found to do otherwise than its files say; then it is restarted
     """
     state = host.get_fact(Unit, unit=unit, files=tuple(config_files))
-    changed = any_changes(restart_on)
+    changed = any_changes(restart_on) or bool(drift)
     verbs = actions(state, changed, enabled, running, "reload-or-restart" if reload else "restart")
     if not verbs and not changed:
         host.noop(f"{unit} is enabled and runs with its present configuration")
         return
     if not host.state.is_executing:
-        host.log(f"Will {' and '.join(verbs) or 'reload the definition of'} {unit}")
+        why = f", for {'; '.join(drift)}" if drift else ""
+        host.log(f"Will {' and '.join(verbs) or 'reload the definition of'} {unit}{why}")
     quoted = shlex.quote(unit)
     yield "systemctl daemon-reload"
     for verb in verbs:

@@ -47,6 +47,7 @@ class Seen:
     writes: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     kubeadm: Facts = field(default_factory=dict)
     leftovers: Facts = field(default_factory=dict)
+    installed: Facts = field(default_factory=dict)
     surroundings: Facts = field(default_factory=dict)
     # Load balancer -> address -> MAC address that answers, or None; the virtual IP and the other load balancers.
     answers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)

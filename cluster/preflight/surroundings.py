@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.findings import Finding
 from cluster.preflight.seen import Seen
+from cluster.runtime import SOCKETS
 
 # What cannot be looked at without a program.
 BLIND = {
@@ -26,7 +27,7 @@ def check(seen: Seen) -> Iterator[Finding]:
         if found := seen.surroundings.get(host.name):
             yield from _everywhere(host.name, found, seen)
             if host in nodes:
-                yield from _on_nodes(host.name, found)
+                yield from _on_nodes(host.name, found, seen)
                 yield from _before_ours(seen, host.name, found)
 
 
@@ -43,8 +44,9 @@ def _everywhere(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Fin
         yield Finding("tools", (name,), f"there is no `{tool}`, so {BLIND[tool]}")
 
 
-def _on_nodes(name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
-    for path in found["sockets"]:
+def _on_nodes(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Finding]:
+    own = SOCKETS[seen.cluster.container_runtime].removeprefix("/var")
+    for path in (each for each in found["sockets"] if each != own):
         yield Finding("other-runtime", (name,), f"another container runtime listens at {path}")
     for path in found["drop_ins"]:
         yield Finding("containerd-drop-in", (name,), f"there is {path}")

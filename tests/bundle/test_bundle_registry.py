@@ -15,6 +15,7 @@ import registry
 
 from bundle import oci
 from cluster.lock import Image, Lock
+from deploys.plan import TEMPLATES
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 IMAGES = {
@@ -95,6 +96,26 @@ def test_every_image_is_pulled_with_its_bytes(served: Served, tmp_path: Path, na
     assert sha256(served.blob(manifest)).hexdigest() == manifest.removeprefix("sha256:")
     for blob in blobs:
         assert (tmp_path / "copy" / blob.removeprefix("sha256:")).read_bytes() == served.blob(blob)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_is_pulled_by_its_own_name_as_cri_o_is_told(served: Served, tmp_path: Path, name: str) -> None:
+    """skopeo and CRI-O read the same files by the same library; the first server here is none."""
+    registries = sorted({image.partition("/")[0] for image in IMAGES})
+    for silent_first in (True, False):
+        servers = [f"127.0.0.1:{served.server.port}"]
+        servers.insert(0 if silent_first else 1, "127.0.0.1:9")
+        (tmp_path / "registries.conf").write_text(
+            TEMPLATES.get_template("crio/registries.conf.j2").render(registries=registries, servers=servers)
+        )
+        done = subprocess.run(
+            ["skopeo", "--registries-conf", tmp_path / "registries.conf", "copy", "--quiet", "--src-cert-dir",
+             served.certificates, f"docker://{name}", f"dir:{tmp_path}/{silent_first}"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        manifest = (tmp_path / str(silent_first) / "manifest.json").read_bytes()
+        assert f"sha256:{sha256(manifest).hexdigest()}" == served.images[name].digest
 
 
 @pytest.mark.parametrize(

@@ -477,7 +477,8 @@ def test_a_program_that_the_catalogue_does_not_know_is_refused(dead: str) -> Non
 def test_a_wrong_name_in_a_url_is_refused() -> None:
     component = Component(version="v1", licence="", download=Download(url="x/{name}", checksum="", programs={"x": ""}))
     with pytest.raises(
-        BuildError, match=r"^x/\{name\}: may have no braces but \{version\}, \{os\}, \{arch\}, \{program\}\."
+        BuildError,
+        match=r"^x/\{name\}: may have no braces but \{version\}, \{number\}, \{os\}, \{arch\}, \{program\}\.",
     ):
         components.files_of(component, catalogue.load(), ["x"])
 

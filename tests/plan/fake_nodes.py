@@ -11,6 +11,7 @@ import atexit
 import base64
 import hashlib
 import json
+import posixpath
 import re
 import shlex
 import tarfile
@@ -28,7 +29,9 @@ from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
+from cluster.runtime import PACKAGES, SOCKETS, UNITS
 from cluster.topology import Node as Address
+from facts import crio as crio_facts
 from facts.certificate import Certificate
 from facts.cgroup import Cgroup
 from facts.checksum import Checksums
@@ -45,12 +48,13 @@ from facts.kubernetes import Manifest
 from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
+from facts.runtime import SECOND, Installed, Runtime
 from facts.service import Unit
 from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
-from operations import bundle_server, containerd, kubernetes, swap, verify, workload
+from operations import bundle_server, containerd, crio, kubernetes, swap, verify, workload
 from operations.file import write_script
 from operations.kubeadm import ready
 
@@ -59,6 +63,7 @@ CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
 ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib/etcd/member"
 HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
 SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
+MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
 COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
@@ -71,10 +76,14 @@ BRINGS = {
     "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
     "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
 }
+# The programs of runtimes, and the configuration that each reads when it starts.
+RUNTIMES = {"containerd": ("containerd", containerd.CONFIG), "cri-o": ("crio", crio.CONFIG)}
 # What a unit cannot be started without: a program, and files.
 NEEDS: dict[str, tuple[str, list[str]]] = {
     "haproxy.service": ("haproxy", [HAPROXY]),
     "keepalived.service": ("keepalived", [KEEPALIVED]),
+    "containerd.service": ("containerd", []),
+    "crio.service": ("crio", [crio.POLICY]),
     SERVER: ("nginx", [NGINX, bundle_server.CERTIFICATE, bundle_server.KEY]),
 }
 
@@ -133,6 +142,11 @@ class Node:
     def active(self, unit: str) -> bool:
         return self.units.get(unit, {}).get("active", False)
 
+    @property
+    def runtime(self) -> str | None:
+        """The runtime that runs here."""
+        return next((name for name, unit in UNITS.items() if self.active(unit)), None)
+
     def unit(self, name: str) -> dict[str, Any]:
         if f"/etc/systemd/system/{name}" in self.files:
             self.units.setdefault(name, {"active": False, "enabled": False, "since": ""})
@@ -162,7 +176,10 @@ class Node:
         return None
 
     def pull(self, wanted: set[str]) -> None:
-        """Have containerd pull images, by their short names, from the first server that it is told of and has them."""
+        """Have the runtime pull images, by their short names, from the first server that it is told of and has them."""
+        if self.runtime == "cri-o":
+            self.pull_crio(wanted)
+            return
         hosts = self.files[REGISTRIES]["text"]
         trusted = "".join(
             self.files[path]["text"] for path in set(re.findall(r'ca = "(\S+)"', hosts)) & set(self.files)
@@ -175,16 +192,30 @@ class Node:
                     if there and repository.rpartition("/")[2] in wanted:
                         self.state["images"][f"{registry}/{repository}:{tag}"] = f"sha256:{manifest}"
 
-    def refuse_unprepared(self, control_plane: bool) -> None:
+    def pull_crio(self, wanted: set[str]) -> None:
+        """As CRI-O does: from the mirrors of an image's registry, then its location, each by a CA of its own."""
+        for text in self.files[MIRRORS]["text"].split("[[registry]]")[1:]:
+            registry = re.search(r'prefix = "(\S+)"', text)[1]
+            location, *mirrors = re.findall(r'location = "(\S+)"', text)
+            for server, path in (each.split("/", 1) for each in (*mirrors, location)):
+                trusted = self.files[f"/etc/containers/certs.d/{server}/ca.crt"]["text"]
+                if node := self.reach(f"https://{server}", trusted):
+                    known = re.findall(r'"/v2/([^/"]+)/(\S+)/manifests/(\S+)" "(\S+)";', node.units[SERVER]["config"])
+                    for name, repository, tag, manifest in known:
+                        there = f"{NODE_DIRECTORY}/images/blobs/sha256/{manifest}" in node.files
+                        if there and name == path and repository.rpartition("/")[2] in wanted:
+                            self.state["images"][f"{registry}/{repository}:{tag}"] = f"sha256:{manifest}"
+
+    def refuse_unprepared(self, control_plane: bool, socket: str) -> None:
         """kubeadm's preflight, as far as earlier layers see to it. It pulls what is not loaded."""
         wanted = {"pause", "kube-proxy", "flannel", *(STATIC_PODS if control_plane else ())}
-        if self.active("containerd.service"):
+        if self.runtime:
             self.pull(wanted - {short_name(name) for name in self.state["images"]})
         loaded = {short_name(name) for name in self.state["images"]}
         checks = {
             "programs are missing": self.has("kubeadm") and self.has("kubelet") and self.has("crictl"),
             "kubelet is not enabled": self.units.get("kubelet.service", {}).get("enabled"),
-            "the container runtime is not running": self.active("containerd.service"),
+            "the container runtime is not running": self.runtime and SOCKETS[self.runtime] == socket,
             "images are missing": wanted <= loaded,
             "running with swap on": not self.state["swap"],
             "ip_forward is not 1": self.state["sysctl"].get("net.ipv4.ip_forward") == "1",
@@ -195,7 +226,7 @@ class Node:
         if failed := [what for what, well in checks.items() if not well]:
             raise Refused(f"[preflight] {self.name}: {', '.join(failed)}")
 
-    def become(self, role: str) -> None:
+    def become(self, role: str, socket: str) -> None:
         """What `kubeadm init` and `kubeadm join` leave behind."""
         names = ["kubelet.conf", "pki/ca.crt"]
         if role == "control-plane":
@@ -206,6 +237,7 @@ class Node:
             own = f"{name} of {self.name}, made at {self.world.clock}\n"
             self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
         self.write("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\n")
+        self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")
         self.unit("kubelet.service").update(active=True, since=self.world.clock)
         self.world.cluster["nodes"][self.name] = role
 
@@ -381,7 +413,8 @@ def _(node: Node, unit: str) -> str:
 
 @fact(Unit, unit="ANY_unit", files=("ANY_files",))
 def unit_state(node: Node, unit: str, files: str) -> str:
-    times = [f"changed={node.files[path]['changed']}" for path in shlex.split(files) if path in node.files]
+    there = [path for path in node.files if {path, posixpath.dirname(path)} & set(shlex.split(files))]
+    times = [f"changed={node.files[path]['changed']}.0" for path in there]
     try:
         state = node.unit(unit)
     except Refused:
@@ -412,6 +445,69 @@ def _(node: Node, keys: str) -> str:
 def known(node: Node, key: str) -> bool:
     """Settings of bridges are there once their module is."""
     return key not in BRIDGE or node.state["modules"]["br_netfilter"] == "loaded"
+
+
+def answers(name: str) -> Callable[[Node], str]:
+    """A runtime's own answer, from the configuration with which it was started."""
+
+    def answer(node: Node) -> str:
+        program, _ = RUNTIMES[name]
+        kubelet = "kubelet systemd\n" if "/var/lib/kubelet/config.yaml" in node.files else ""
+        if not node.has(program):
+            return f"{kubelet}absent"
+        if not node.active(UNITS[name]) or not node.has("crictl"):
+            return f"{kubelet}unreachable\nsh: 1: crictl: not found"
+        text = node.units[UNITS[name]]["config"]
+        pause = re.search(r'(?:sandbox|sandbox_image|pause_image) = "(\S+)"', text)
+        image = pause[1] if pause else "registry.k8s.io/pause:3.6"
+        if name == "cri-o":
+            driver = re.search(r'cgroup_manager = "(\S+)"', text)[1]
+            second = f'[crio.runtime]\ncgroup_manager = "{driver}"\n[crio.image]\npause_image = "{image}"'
+            return f"{kubelet}running\n{{}}\n{SECOND}\n{second}"
+        said = re.findall(r"SystemdCgroup = (\w+)", text)
+        options = {"SystemdCgroup": said[-1:] == ["true"]}
+        registries = re.search(r'config_path = "(\S+)"', text)
+        config = {
+            "containerd": {"defaultRuntimeName": "runc", "runtimes": {"runc": {"options": options}}},
+            "sandboxImage": image, "registry": {"configPath": registries[1] if registries else ""},
+        }  # fmt: skip
+        return f"{kubelet}running\n{json.dumps({'config': config})}\n{SECOND}"
+
+    return answer
+
+
+for _name in RUNTIMES:
+    fact(Runtime, runtime=_name, socket=SOCKETS[_name])(answers(_name))
+
+
+def installed(name: str) -> Callable[[Node], str]:
+    def answer(node: Node) -> str:
+        there = [each for each in PACKAGES[name] if each in node.state["packages"]]
+        lines = [f"package {each} {node.state['packages'][each]['version']} installed" for each in there]
+        if f"/etc/systemd/system/{UNITS[name]}" in node.files:
+            lines.append("unit")
+        if kubelet := node.files.get("/var/lib/kubelet/instance-config.yaml"):
+            lines.append(f"socket {kubelet['text'].strip().partition('unix://')[2]}")
+        return "\n".join(lines)
+
+    return answer
+
+
+for _name in RUNTIMES:
+    fact(Installed, runtime=_name)(installed(_name))
+
+
+@fact(crio_facts.Images)
+def _(node: Node) -> str:
+    if not node.has("crio"):
+        return "absent"
+    if not node.active("crio.service"):
+        return "unreachable"
+    rows = [
+        {"repoTags": [name], "repoDigests": [f"{name.rpartition(':')[0]}@{digest}"]}
+        for name, digest in node.state["images"].items()
+    ]
+    return f"running\n{json.dumps({'images': rows})}"
 
 
 @fact(Images)
@@ -631,6 +727,22 @@ def _(node: Node, source: str, path: str) -> None:
     node.write(path, node.files[source]["text"], "755")
 
 
+@command(like(write_script(containerd.CONFIG, "644", "root", "root", containerd.check_script("ANY_pause", "systemd"))))
+def _(node: Node, pause: str, stdin: str) -> None:
+    if not node.has("containerd"):
+        raise Refused("sh: 1: containerd: not found")
+    if "SystemdCgroup = true" not in stdin or f'"{pause}"' not in stdin:
+        raise Refused("containerd would not have this of its configuration")
+    node.write(containerd.CONFIG, stdin)
+
+
+@command(like(write_script(crio.CONFIG, "644", "root", "root", crio.CHECK)))
+def _(node: Node, stdin: str) -> None:
+    if not node.has("crio"):
+        raise Refused("sh: 1: crio: not found")
+    node.write(crio.CONFIG, stdin)
+
+
 @command(like(write_script("/ANY_directory/ANY_name", "ANY_mode", "ANY_user", "ANY_group", "ANY_check {}")))
 def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, check: str, stdin: str) -> None:
     program = check.split()[0]
@@ -659,6 +771,7 @@ def _(node: Node, names: str) -> None:
             masked = unit in node.state["masked"]
             runs = runs and not masked
             node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
+            node.units[unit]["config"] = ""
         if path and path not in node.files:
             node.write(path, "# the distribution's own\n")
 
@@ -672,6 +785,11 @@ def _(node: Node, names: str) -> None:
 @command(r"systemctl mask (?P<units>.+)")
 def _(node: Node, units: str) -> None:
     node.state["masked"] += shlex.split(units)
+
+
+@command(r"printf '%s\\n' (?P<words>.*) >&2; exit 1", "read")
+def _(node: Node, words: str) -> None:
+    raise Refused(shlex.split(words)[0])
 
 
 @command("systemctl daemon-reload")
@@ -693,6 +811,10 @@ def _(node: Node, unit: str) -> None:
     if program and not node.has(program):
         raise Refused(f"Job for {unit} failed: Unable to locate executable '/usr/sbin/{program}'")
     node.unit(unit).update(active=True, since=node.world.clock)
+    for name, (_, path) in RUNTIMES.items():
+        if unit == UNITS[name]:
+            own = [each for each in node.files if posixpath.dirname(each) == containerd.DROP_INS]
+            node.unit(unit)["config"] = "".join(node.files[each]["text"] for each in (path, *own))
     if unit == SERVER:
         served = {"config": NGINX, "certificate": bundle_server.CERTIFICATE}
         node.unit(unit).update({what: node.files[path]["text"] for what, path in served.items()})
@@ -745,7 +867,23 @@ def _(node: Node, seconds: str, stdin: str) -> None:
         node.state["images"][row["annotations"]["io.containerd.image.name"]] = row["digest"]
 
 
+@command(like(crio.copy_script("ANY_seconds")))  # type: ignore[arg-type]
+def _(node: Node, seconds: str, stdin: str) -> None:
+    if not node.has("skopeo") or not node.active("crio.service"):
+        raise Refused("sh: 1: skopeo: not found")
+    for line in stdin.splitlines():
+        name, index = line.split("\t")
+        (row,) = json.loads(index)["manifests"]
+        if f"{NODE_DIRECTORY}/images/blobs/{row['digest'].replace(':', '/')}" not in node.files:
+            raise Refused(f"open {row['digest']}: no such file or directory")
+        node.state["images"][name] = row["digest"]
+
+
 # kubeadm and the cluster
+
+
+def cri_socket(document: dict[str, Any]) -> str:
+    return document["nodeRegistration"]["criSocket"].removeprefix("unix://")
 
 
 def kubeadm(words: str) -> str:
@@ -762,11 +900,11 @@ def _(node: Node) -> None:
 @command(kubeadm("init --skip-token-print"))
 def _(node: Node, stdin: str) -> None:
     documents = {each["kind"]: each for each in yaml.safe_load_all(stdin)}
-    node.refuse_unprepared(control_plane=True)
+    node.refuse_unprepared(control_plane=True, socket=cri_socket(documents["InitConfiguration"]))
     endpoint = documents["ClusterConfiguration"]["controlPlaneEndpoint"].split(":")[0]
     if node.world.cluster["nodes"] or not node.world.holder(endpoint):
         raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
-    node.become("control-plane")
+    node.become("control-plane", cri_socket(documents["InitConfiguration"]))
     node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
 
 
@@ -788,7 +926,7 @@ def _(node: Node, stdin: str) -> None:
 def _(node: Node, stdin: str) -> None:
     document, cluster = yaml.safe_load(stdin), node.world.cluster
     discovery, control_plane = document["discovery"]["bootstrapToken"], document.get("controlPlane")
-    node.refuse_unprepared(control_plane=bool(control_plane))
+    node.refuse_unprepared(control_plane=bool(control_plane), socket=cri_socket(document))
     seed = next(node.world.nodes[name] for name in cluster["nodes"])
     wrong = {
         "no route to host": not node.world.holder(discovery["apiServerEndpoint"].split(":")[0]),
@@ -800,7 +938,7 @@ def _(node: Node, stdin: str) -> None:
     }
     if any(wrong.values()):
         raise Refused(", ".join(what for what, so in wrong.items() if so))
-    node.become("control-plane" if control_plane else "worker")
+    node.become("control-plane" if control_plane else "worker", cri_socket(document))
     if directory := document.get("patches", {}).get("directory"):
         patch = f"{directory}/kubeletconfiguration+merge.yaml"
         if patch not in node.files:

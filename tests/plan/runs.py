@@ -50,8 +50,18 @@ PACKAGES = {
 }
 
 
-def make_bundle(directory: Path) -> Path:
+# What a bundle has in place of the distribution's runtime: its component and version, programs, packages.
+RUNTIMES: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
+    "package": ({}, (), ("containerd", "runc")),
+    "upstream": ({"containerd": "v2.3.7"}, ("runtime/containerd", "runtime/runc"), ()),
+    "cri-o": ({"cri-o": "v1.36.3"}, ("runtime/crio", "runtime/pinns"), ("skopeo",)),
+}
+
+
+def make_bundle(directory: Path, runtime: str = "package") -> Path:
     """A bundle of a few bytes per piece."""
+    components, programs, own = RUNTIMES[runtime]
+    sets = PACKAGES | {"runtime": own}
     files: list[File] = []
 
     def piece(path: str, text: str) -> str:
@@ -70,16 +80,16 @@ def make_bundle(directory: Path) -> Path:
     for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost"):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
         images.append(Image(name=f"{name}:1", digest=manifest, size=9, blobs=(manifest, layer)))
-    for path in PROGRAMS:
+    for path in (*PROGRAMS, *programs):
         piece(path, path)
     packages = []
-    for name in sorted({name for each in PACKAGES.values() for name in each}):
+    for name in sorted({name for each in sets.values() for name in each}):
         path = f"packages/debian-12/{name}_2.0_amd64.deb"
         piece(path, name)
         packages.append(Package(name=name, version="2.0", architecture="amd64", release="debian-12", file=path))
     lock = Lock(
-        format=2, platform="linux/amd64", kubernetes_version=VERSION, components={}, images=tuple(images),
-        packages=tuple(packages), package_sets={"debian-12": PACKAGES}, files=tuple(files),
+        format=2, platform="linux/amd64", kubernetes_version=VERSION, components=components, images=tuple(images),
+        packages=tuple(packages), package_sets={"debian-12": sets}, files=tuple(files),
     )  # fmt: skip
     (directory / "bundle.lock").write_text(lock.model_dump_json())
     return directory

@@ -11,6 +11,7 @@ import yaml
 from bundle import catalogue
 from bundle.catalogue import Catalogue, merged
 from bundle.command import BuildError
+from bundle.components import files_of
 
 TEXT: dict[str, Any] = yaml.safe_load(catalogue.PATH.read_text())
 
@@ -145,3 +146,59 @@ def test_a_file_without_names_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"cannot be read: Is a directory\.$"):
         catalogue.load(tmp_path)
+
+
+def test_the_runtime_is_the_distributions_unless_the_site_chooses_another() -> None:
+    plain = catalogue.load()
+    assert plain.runtime == "package"
+    assert "runtime" not in plain.programs
+    assert plain.packages["debian-12"].sets["runtime"] == ("containerd", "runc")
+    assert {"containerd", "runc", "cri-o"}.isdisjoint(plain.components)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "components", "programs", "packages"),
+    [
+        ("upstream", {"containerd", "runc"}, ("containerd", "containerd-shim-runc-v2", "ctr", "runc"), ()),
+        ("cri-o", {"cri-o"}, ("crio", "pinns", "conmon", "crun"), ("skopeo",)),
+    ],
+)
+def test_a_runtime_brings_its_programs_and_packages_and_no_others(
+    tmp_path: Path, runtime: str, components: set[str], programs: tuple[str, ...], packages: tuple[str, ...]
+) -> None:
+    plain, made = catalogue.load(), loaded(tmp_path, f"runtime: {runtime}")
+    assert set(made.components) - set(plain.components) == components
+    assert {program for name in components for program in made.components[name].programs} == set(programs)
+    assert made.programs == {**plain.programs, "runtime": programs}
+    before, after = plain.packages["debian-12"].sets, made.packages["debian-12"].sets
+    assert after == {**before, "runtime": packages}
+
+
+def test_runtimes_are_published_by_their_number_or_their_tag(tmp_path: Path) -> None:
+    files = {}
+    for runtime in ("upstream", "cri-o"):
+        made = loaded(tmp_path, f"runtime: {runtime}")
+        for name in ("containerd", "runc", "cri-o"):
+            if name in made.components:
+                files[name] = files_of(made.components[name], made, made.programs["runtime"])
+    urls = {name: [(each.url, each.checksum) for each in found] for name, found in files.items()}
+    github, archive = "https://github.com", "containerd-static-2.3.7-linux-amd64.tar.gz"
+    bundle = "https://storage.googleapis.com/cri-o/artifacts/cri-o.amd64.v1.36.3.tar.gz"
+    released = f"{github}/containerd/containerd/releases/download/v2.3.7/{archive}"
+    runc = f"{github}/opencontainers/runc/releases/download/v1.4.3"
+    assert urls == {
+        "containerd": [(released, f"{released}.sha256sum")],
+        "runc": [(f"{runc}/runc.amd64", f"{runc}/runc.sha256sum")],
+        "cri-o": [(bundle, f"{bundle}.sha256sum")],
+    }
+
+
+def test_a_site_may_take_parts_of_a_runtime_from_the_distribution(tmp_path: Path) -> None:
+    own = "{programs: [crio, pinns], packages: [skopeo, conmon, crun]}"
+    made = loaded(tmp_path, f"runtime: cri-o\nruntimes: {{cri-o: {own}}}")
+    assert made.programs["runtime"] == ("crio", "pinns")
+    assert made.packages["debian-12"].sets["runtime"] == ("skopeo", "conmon", "crun")
+
+
+def test_a_runtime_that_the_catalogue_has_not_is_refused(tmp_path: Path) -> None:
+    assert "  - runtime: must be one of package, upstream, cri-o, not docker\n" in refused(tmp_path, "runtime: docker")

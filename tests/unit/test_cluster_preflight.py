@@ -24,6 +24,7 @@ from facts.cgroup import Cgroup
 from facts.hardware import Hardware
 from facts.kubeadm import KubeadmNode
 from facts.leftovers import Leftovers
+from facts.runtime import Installed
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 
@@ -104,6 +105,7 @@ def well() -> Seen:
         writes={name: {"path": "/var/lib", "writes": 100, "median_ms": 1.0, "p99_ms": 3.0} for name in KUBERNETES[:3]},
         kubeadm={name: KubeadmNode.default() for name in KUBERNETES},
         leftovers={name: Leftovers.default() for name in KUBERNETES},
+        installed={name: Installed.default() for name in KUBERNETES},
         surroundings={name: Surroundings.default() for name in NAMES},
         answers={name: {"10.0.0.11": "02:00", VIP: None} for name in BALANCERS},
     )  # fmt: skip
@@ -124,6 +126,12 @@ def state(what: str, host: str, **changes: Any) -> Change:
         return replace(seen, **{what: {**facts, host: {**facts[host], **changes}}})
 
     return change
+
+
+def carried(seen: Seen) -> Seen:
+    """The bundle has the runtime's programs, and not the distribution's package."""
+    program = FILE.model_copy(update={"path": "runtime/containerd", "name": "containerd"})
+    return replace(seen, lock=seen.lock.model_copy(update={"files": (*seen.lock.files, program)}))
 
 
 def room(host: str, path: str, **changes: Any) -> Change:
@@ -520,6 +528,27 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             state("surroundings", "w1", sockets=["/run/crio/crio.sock"]),
             ("w1",),
             "another container runtime listens at /run/crio/crio.sock",
+        )
+    ],
+    "runtime-changed": [
+        (
+            state("installed", "w1", kubelet_socket="/var/run/crio/crio.sock"),
+            ("w1",),
+            "its kubelet uses /var/run/crio/crio.sock, and container_runtime is containerd",
+        )
+    ],
+    "runtime-package": [
+        (
+            both(carried, state("installed", "w1", packages={"containerd.io": "1.7.22-1"})),
+            ("w1",),
+            "it has the package containerd.io 1.7.22-1, and the bundle has containerd of its own",
+        )
+    ],
+    "runtime-elsewhere": [
+        (
+            state("installed", "w1", unit=True),
+            ("w1",),
+            "it has /etc/systemd/system/containerd.service, and the bundle has a package of containerd",
         )
     ],
     "containerd-package": [

@@ -28,6 +28,7 @@ BAD: list[tuple[str, Any]] = [
     ("bundle_port", 0),
     ("bundle_port", 65536),
     ("image_delivery", "pull"),
+    ("container_runtime", "docker"),
     ("secrets_dir", None),
     ("api_port", 0),
     ("api_port", 65536),

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from bundle import catalogue, components, releases
-from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
+from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository, Runtime
 from cluster import configuration, findings, ports, settings
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
@@ -28,6 +28,7 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.download.": Download,
     "components.NAME.build.": Module,
     "recipes.NAME.": Recipe,
+    "runtimes.NAME.": Runtime,
     "packages.NAME.": Release,
     "packages.NAME.repositories.NAME.": Repository,
 }

@@ -233,3 +233,12 @@ def test_unit_compares_its_start_with_its_files(machine: Machine, started: int, 
         "enabled": "disabled",
         "stale": stale,
     }
+
+
+def test_unit_compares_its_start_with_what_is_in_a_directory_and_not_below(machine: Machine) -> None:
+    machine.file("/etc/containerd/conf.d/old.toml")
+    machine.file("/etc/containerd/conf.d/below/new.toml")
+    asked = Unit().command(unit="containerd.service", files=("/etc/containerd/conf.d",))
+    paths = asked.replace("changed=%C@", "%P").partition("find ")[2].removesuffix("true")
+    done = machine.sh(f"find {paths}")
+    assert sorted(done.stdout.split()) == ["below", "old.toml"]
