@@ -7,12 +7,13 @@ from typing import Any
 
 import yaml
 
+from cluster.balancing import endpoint
+from cluster.endpoint import API_SERVER_PORT
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
 API_VERSION = "kubeadm.k8s.io/v1beta4"
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
-API_SERVER_PORT = 6443
 Document = dict[str, Any]
 
 
@@ -24,7 +25,7 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
             "kind": "InitConfiguration",
             "bootstrapTokens": [{"token": token, "ttl": "2h0m0s", "description": "joins of one run"}],
             "localAPIEndpoint": _endpoint(node),
-            "nodeRegistration": _registration(settings, node),
+            "nodeRegistration": _registration(settings, node, control_plane=True),
             "certificateKey": certificate_key,
         },
         cluster_configuration(settings, topology),
@@ -33,19 +34,21 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
     )
 
 
-def join_documents(settings: Settings, node: Node, token: str, ca_hash: str, certificate_key: str | None) -> str:
+def join_documents(
+    settings: Settings, topology: Topology, node: Node, token: str, ca_hash: str, certificate_key: str | None
+) -> str:
     """The configuration of `kubeadm join`, as YAML; of a control plane when it has a certificate key."""
     document: Document = {
         "apiVersion": API_VERSION,
         "kind": "JoinConfiguration",
         "discovery": {
             "bootstrapToken": {
-                "apiServerEndpoint": f"{settings.vip}:{settings.api_port}",
+                "apiServerEndpoint": str(endpoint(settings, topology)),
                 "token": token,
                 "caCertHashes": [ca_hash],
             }
         },
-        "nodeRegistration": _registration(settings, node),
+        "nodeRegistration": _registration(settings, node, control_plane=certificate_key is not None),
     }
     if certificate_key is not None:
         document["controlPlane"] = {"localAPIEndpoint": _endpoint(node), "certificateKey": certificate_key}
@@ -56,13 +59,15 @@ def cluster_configuration(settings: Settings, topology: Topology) -> Document:
     """ClusterConfiguration: the part that kubeadm keeps in the cluster and every node shares."""
     names = [node.name for node in topology.control_planes]
     addresses = [str(node.address) for node in (*topology.control_planes, *topology.load_balancers)]
-    sans = [str(settings.vip), *names, *addresses, *settings.api_cert_extra_sans]
+    found = endpoint(settings, topology)
+    entrances = [found.host, *([settings.virtual_ip] if settings.virtual_ip else [])]
+    sans = [*map(str, entrances), *names, *addresses, *settings.api_cert_extra_sans]
     return {
         "apiVersion": API_VERSION,
         "kind": "ClusterConfiguration",
         "clusterName": settings.cluster_name,
         "kubernetesVersion": settings.kubernetes_version,
-        "controlPlaneEndpoint": f"{settings.vip}:{settings.api_port}",
+        "controlPlaneEndpoint": str(found),
         "networking": {
             "podSubnet": str(settings.pod_subnet),
             "serviceSubnet": str(settings.service_subnet),
@@ -105,13 +110,16 @@ def _endpoint(node: Node) -> Document:
     return {"advertiseAddress": str(node.address), "bindPort": API_SERVER_PORT}
 
 
-def _registration(settings: Settings, node: Node) -> Document:
+def _registration(settings: Settings, node: Node, control_plane: bool) -> Document:
+    # An empty list is none; without the key kubeadm adds a control plane's own.
+    taints: Document = {"taints": []} if control_plane and settings.allow_scheduling_on_control_planes else {}
     return {
         "name": node.name,
         "criSocket": CRI_SOCKET,
         "imagePullPolicy": "IfNotPresent",
         # Left to itself the kubelet may pick the virtual IP on a host that carries it.
         "kubeletExtraArgs": [{"name": "node-ip", "value": str(node.address)}],
+        **taints,
     }
 
 

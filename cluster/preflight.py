@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.compatibility import refusals
+from cluster.endpoint import Endpoint
 from cluster.topology import Topology
 
 # Least CPUs and memory by role, from the guide's table; kubeadm itself refuses a control plane below 2 and 1700 MB.
@@ -69,6 +70,24 @@ def check_time(synchronized: Mapping[str, bool | None], waived: Sequence[str]) -
     what = f"{', '.join(loose)}: the clock is not synchronized. Certificates and etcd's leases need one time."
     found = [("time", f'{what} Start a time service there, or set `time_sync` to "chrony" and `ntp_servers`.')]
     return _unwaived(found if loose else [], waived)
+
+
+def check_endpoint(reached: Mapping[str, str], endpoint: Endpoint, waived: Sequence[str]) -> list[str]:
+    """Findings of nodes that do not find an external endpoint; `reached` is what the fact of that name says of each.
+
+    A refused connection is well: no API server may be up yet. So is it to kubeadm's own guide
+    (https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/high-availability/).
+    """
+    wrong = {
+        "unknown": f"the name {endpoint.host} is not known there. Enter it in the DNS that they ask, or in /etc/hosts.",
+        "silent": "does not answer there, not even by refusing the connection. Open the way from these nodes to it, "
+        "and from it to port 6443 of control planes.",
+    }
+    found = []
+    for state, words in wrong.items():
+        if names := [name for name, each in reached.items() if each == state]:
+            found.append(("endpoint", f"{', '.join(names)}: control_plane_endpoint {endpoint}: {words}"))
+    return _unwaived(found, waived)
 
 
 def _unwaived(found: Sequence[tuple[str, str]], waived: Sequence[str]) -> list[str]:

@@ -14,8 +14,10 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
+from cluster import balancing
 from cluster import topology as roles
 from cluster.compatibility import refusals
+from cluster.endpoint import Endpoint
 from cluster.lock import Lock
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
@@ -73,11 +75,22 @@ def bundle_servers() -> tuple[Node, ...]:
     return roles.bundle_servers(topology(), settings())
 
 
+def balancers() -> tuple[Node, ...]:
+    """Hosts that run HAProxy and Keepalived, in the inventory's order."""
+    return balancing.balancers(settings(), topology())
+
+
+def endpoint() -> Endpoint:
+    """Where nodes and people find the API."""
+    return balancing.endpoint(settings(), topology())
+
+
 @cache
 def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    found += balancing.check(known, mine)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(

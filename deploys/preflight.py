@@ -19,7 +19,7 @@ from cluster.topology import Node, check_vip
 from deploys import plan
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
-from facts.network import Answers
+from facts.network import Answers, Reached
 from facts.sudo import Sudo
 from facts.time import TimeSynchronized
 
@@ -27,7 +27,7 @@ Fact = TypeVar("Fact")
 _once = RLock()
 
 
-def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str | bool) -> dict[str, Fact]:
+def ask(fact: type[FactBase[Fact]], nodes: Iterable[Node], **arguments: str | int) -> dict[str, Fact]:
     """A fact of many hosts at once, by name."""
     hosts = [inventory.get_host(node.name) for node in nodes]
     answers = Pool(host.state.config.PARALLEL).map(lambda each: each.get_fact(fact, **arguments), hosts)
@@ -40,7 +40,7 @@ def _findings() -> list[str]:
     if found := _without_sudo(asked):
         return found
     hardware = ask(Hardware, asked)
-    balancers = [node for node in topology.load_balancers if node in asked]
+    balancers = [node for node in plan.balancers() if node in asked]
     subnets = [
         IPv4Interface(f"{row['address']}/{row['prefix']}")
         for node in balancers
@@ -52,8 +52,9 @@ def _findings() -> list[str]:
         *requirements.check_hardware(hardware, topology, plan.lock().platform, settings.waived_checks),
         *requirements.check_kernel(hardware, topology, settings.kubernetes_version, settings.waived_checks),
         *(_clocks(asked) if settings.time_sync == "check" else ()),
-        *check_vip(settings, subnets),
+        *(check_vip(settings.virtual_ip, subnets) if settings.virtual_ip else ()),
         *_vip_taken(balancers),
+        *(_external(asked) if settings.load_balancing == "external" else ()),
     ]
 
 
@@ -94,18 +95,26 @@ def _clocks(nodes: list[Node]) -> list[str]:
 
 
 def _vip_taken(balancers: list[Node]) -> list[str]:
-    """Whether a machine that is none of the load balancers has the virtual IP."""
-    vip = str(plan.settings().vip)
-    if len(balancers) < len(plan.topology().load_balancers):
-        return []  # one beyond --limit may have it
+    """Whether a machine that is none of the balancing hosts has the virtual IP."""
+    vip = str(plan.settings().virtual_ip)
+    if not balancers or len(balancers) < len(plan.balancers()):
+        return []  # there is none, or a host beyond --limit may have it
     if any(state["holds_vip"] for state in ask(Vrrp, balancers, vip=vip).values()):
         return []
     seen = {name: mac for name, mac in ask(Answers, balancers, address=vip).items() if mac}
     return [
-        f"vip {vip}: something answers at it already ({mac}, as seen by {name}) and no load balancer has it. Choose a "
+        f"vip {vip}: something answers at it already ({mac}, as seen by {name}) and no balancing host has it. Choose a "
         "free address, or find that machine and free this one."
         for name, mac in list(seen.items())[:1]
     ]
+
+
+def _external(asked: list[Node]) -> list[str]:
+    """Whether nodes find the site's load balancer."""
+    topology, settings, endpoint = plan.topology(), plan.settings(), plan.endpoint()
+    nodes = [node for node in (*topology.control_planes, *topology.workers) if node in asked]
+    reached = ask(Reached, nodes, host=str(endpoint.host), port=endpoint.port)
+    return requirements.check_endpoint(reached, endpoint, settings.waived_checks)
 
 
 @deploy("Preflight")

@@ -1,9 +1,10 @@
-"""What answers in a host's own network."""
+"""What answers in a host's own network, and beyond."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from typing import Literal, cast
 
 from pyinfra.api import FactBase
 
@@ -41,3 +42,36 @@ class Answers(FactBase[str | None]):
             if mac and ("replied" in output or (confirmed and int(confirmed[1]) <= ATTEMPT)):
                 return mac[1]
         return None
+
+
+Way = Literal["open", "refused", "silent", "unknown"]
+
+
+class Reached(FactBase[Way]):
+    """How far a host comes on its way to a TCP port of another one, by name or address.
+
+    ::
+
+        "refused"
+
+    "unknown": the name is not known here. "silent": nobody answers within three seconds, or there is no route.
+    "refused": a machine answers that nothing listens. "open": it takes the connection.
+    """
+
+    @staticmethod
+    def default() -> Way:
+        return "unknown"
+
+    def command(self, host: str, port: int) -> str:
+        quoted = shlex.quote(host)
+        return (
+            f"if ! getent ahosts {quoted} >/dev/null; then echo unknown; "
+            f"else said=$(LC_ALL=C timeout 3 bash -c ': < \"/dev/tcp/$0/$1\"' {quoted} {port} 2>&1) && echo open || "
+            'case "$said" in *"Connection refused"*) echo refused;; *) echo silent;; esac; fi'
+        )
+
+    def process(self, output: list[str]) -> Way:
+        state = output[0].strip()
+        if state not in ("open", "refused", "silent", "unknown"):
+            raise ValueError(f"not an answer of this fact: {state!r}")
+        return cast("Way", state)

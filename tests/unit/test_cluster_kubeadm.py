@@ -33,7 +33,7 @@ def init(**others: Any) -> dict[str, Any]:
 
 
 def join(node: Node, key: str | None, **others: Any) -> Any:
-    (document,) = documents(kubeadm.join_documents(settings(**others), node, TOKEN, HASH, key)).values()
+    (document,) = documents(kubeadm.join_documents(settings(**others), TOPOLOGY, node, TOKEN, HASH, key)).values()
     return document
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from harness import answer, recorded
 
-from cluster.preflight import check_hardware, check_time
+from cluster.endpoint import Endpoint
+from cluster.preflight import check_endpoint, check_hardware, check_time
 from cluster.settings import load
 from cluster.topology import Node, Topology, bundle_servers, check, check_vip
 from facts.hardware import Hardware
@@ -44,14 +45,18 @@ def test_nodes_are_in_order_and_the_first_control_plane_is_the_inventorys() -> N
     assert WHOLE.first_control_plane.name == "cp1"
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [("control_planes", "control_plane"), ("workers", "worker"), ("load_balancers", "load_balancer")],
-)
-def test_a_group_without_hosts_is_refused(group: str, name: str) -> None:
-    assert problems(**{group: ()}) == [
-        f"no host in group {name}: the cluster needs at least one. Add it to the inventory."
+def test_a_cluster_without_a_control_plane_is_refused() -> None:
+    assert problems(control_planes=()) == [
+        "no host in group control_plane: the cluster needs at least one. Add it to the inventory."
     ]
+
+
+def test_a_cluster_without_a_worker_is_refused_unless_control_planes_take_pods() -> None:
+    assert problems(workers=()) == [
+        "no host in group worker: ordinary pods would have nowhere to run. Add one to the inventory, or set "
+        "`allow_scheduling_on_control_planes`."
+    ]
+    assert problems({"allow_scheduling_on_control_planes": True}, workers=()) == []
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -89,12 +94,6 @@ def test_a_name_that_no_node_can_have_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["w", "w1", "1", "w1.example.org", "a" * 63])
 def test_a_name_that_a_node_can_have_is_taken(name: str) -> None:
     assert problems(workers=(Node(name, IPv4Address("10.0.0.31")),)) == []
-
-
-def test_a_virtual_ip_that_a_host_has_is_refused() -> None:
-    assert problems({"vip": "10.0.0.12"}) == [
-        "vip 10.0.0.12: is the address of lb2. Choose an address that no host has."
-    ]
 
 
 def test_pod_and_service_networks_that_overlap_are_refused() -> None:
@@ -140,32 +139,32 @@ def test_the_bundle_is_served_by_the_load_balancers_or_whom_the_settings_name(
     assert [node.name for node in bundle_servers(WHOLE, settings)] == found
 
 
+@pytest.mark.parametrize(("count", "found"), [(1, ["cp1"]), (3, ["cp1", "cp2"]), (5, ["cp1", "cp2"])])
+def test_without_load_balancers_the_first_control_planes_serve_the_bundle(count: int, found: list[str]) -> None:
+    control_planes = nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(1, count + 1)))
+    alone = Topology(control_planes=control_planes, workers=WHOLE.workers, load_balancers=())
+    assert [node.name for node in bundle_servers(alone, load({}))] == found
+
+
 def test_a_server_of_the_bundle_that_is_not_in_the_inventory_is_refused() -> None:
     assert problems({"bundle_servers": ["lb1", "w9", "mirror"]}) == [
-        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers."
+        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers or, without "
+        "these, control planes."
         for name in ("w9", "mirror")
     ]
 
 
-def test_a_port_for_the_bundle_that_is_the_apis_is_refused() -> None:
-    assert problems({"bundle_port": 6443}) == [
-        "bundle_port 6443: is the API's port too (api_port), and both are on load balancers. Choose another."
-    ]
-    assert problems({"bundle_port": 6443, "api_port": 8443}) == []
-
-
 def test_every_problem_is_reported_at_once() -> None:
-    found = problems({"vip": "10.0.0.21", "service_subnet": "10.244.0.0/20"}, workers=nodes("W=10.0.0.22"))
-    assert len(found) == 4
+    found = problems({"service_subnet": "10.244.0.0/20"}, workers=nodes("W=10.0.0.22"))
+    assert len(found) == 3
 
 
 def test_a_virtual_ip_outside_a_load_balancers_subnet_is_refused() -> None:
-    settings = load({"vip": "10.0.1.100"})
-    assert check_vip(settings, [IPv4Interface("10.0.0.11/24"), IPv4Interface("10.0.0.12/16")]) == [
-        "vip 10.0.1.100: is outside 10.0.0.0/24, the subnet of the load balancer 10.0.0.11, so that nobody would be "
-        "told when it moves. Choose an address inside."
+    assert check_vip(IPv4Address("10.0.1.100"), [IPv4Interface("10.0.0.11/24"), IPv4Interface("10.0.0.12/16")]) == [
+        "vip 10.0.1.100: is outside 10.0.0.0/24, the subnet of 10.0.0.11, which balances, so that nobody would be told "
+        "when it moves. Choose an address inside."
     ]
-    assert check_vip(load({"vip": "10.0.0.100"}), [IPv4Interface("10.0.0.11/24")]) == []
+    assert check_vip(IPv4Address("10.0.0.100"), [IPv4Interface("10.0.0.11/24")]) == []
 
 
 GOOD: Any = answer(Hardware, recorded("Hardware.cluster"))
@@ -234,3 +233,17 @@ def test_clocks_that_nothing_keeps_are_found_and_can_be_waived() -> None:
     ]
     assert check_time(clocks, ("time",)) == []
     assert check_time({"cp1": True}, ()) == []
+
+
+def test_nodes_that_do_not_find_an_external_endpoint_are_named_and_can_be_waived() -> None:
+    endpoint = Endpoint("api.example.org", 6443)
+    reached = {"cp1": "open", "cp2": "refused", "cp3": "unknown", "w1": "silent", "w2": "silent"}
+    assert check_endpoint(reached, endpoint, ()) == [
+        "cp3: control_plane_endpoint api.example.org:6443: the name api.example.org is not known there. Enter it in "
+        "the DNS that they ask, or in /etc/hosts. (check: endpoint)",
+        "w1, w2: control_plane_endpoint api.example.org:6443: does not answer there, not even by refusing the "
+        "connection. Open the way from these nodes to it, and from it to port 6443 of control planes. "
+        "(check: endpoint)",
+    ]
+    assert check_endpoint(reached, endpoint, ("endpoint",)) == []
+    assert check_endpoint({"cp1": "open", "cp2": "refused"}, endpoint, ()) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from harness import Machine, answer, recorded
 
 from facts.haproxy import Backends
 from facts.keepalived import Vrrp
-from facts.network import Answers
+from facts.network import Answers, Reached
 from facts.sudo import Sudo
 from facts.time import TimeSynchronized
 
@@ -117,6 +119,37 @@ def test_an_answer_is_looked_for_by_tcp_when_ping_gets_none(machine: Machine) ->
     machine.program("ip", f'echo "{NEIGHBOUR} DELAY"')
     assert machine.ask(Answers, address="10.0.0.100") == "52:54:00:12:34:56"
     assert machine.path("asked").read_text() == ": > /dev/tcp/10.0.0.100/9\n"
+
+
+@pytest.fixture
+def caller(machine: Machine) -> Machine:
+    """A machine that can look names up and connect."""
+    for name in ("getent", "timeout", "bash"):
+        machine.program(name)
+    return machine
+
+
+def test_a_port_that_takes_connections_is_open(caller: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert caller.ask(Reached, host="localhost", port=server.getsockname()[1]) == "open"
+
+
+def test_a_port_on_which_nothing_listens_is_refused(caller: Machine) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert caller.ask(Reached, host="127.0.0.1", port=unused.getsockname()[1]) == "refused"
+
+
+def test_an_endpoint_that_says_nothing_is_silent(caller: Machine) -> None:
+    caller.program("timeout", "exit 124")
+    assert caller.ask(Reached, host="127.0.0.1", port=6443) == "silent"
+    caller.program("timeout", "echo 'bash: connect: No route to host' >&2; exit 1")
+    assert caller.ask(Reached, host="127.0.0.1", port=6443) == "silent"
+
+
+def test_a_name_that_cannot_be_looked_up_is_unknown(caller: Machine) -> None:
+    caller.program("getent", 'test "$*" = "ahosts api.example.org" && exit 2')
+    assert caller.ask(Reached, host="api.example.org", port=6443) == "unknown"
 
 
 @pytest.mark.parametrize(("printed", "kept"), [("yes", True), ("no", False), ("", None)])
