@@ -39,7 +39,7 @@ from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
 from facts.kubernetes import Manifest
-from facts.network import Answers
+from facts.network import Answers, Reached
 from facts.package import Packages
 from facts.service import Unit
 from facts.sudo import Sudo
@@ -47,7 +47,7 @@ from facts.swap import Swap
 from facts.time import TimeSynchronized
 from operations import bundle_server, containerd, kubernetes, swap, verify, workload
 from operations.file import write_script
-from operations.kubeadm import ready
+from operations.kubeadm import answers, ready
 
 KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
@@ -97,12 +97,24 @@ class World:
         (self.directory / "state.json").write_text(json.dumps(state))
 
     def holder(self, vip: str) -> str | None:
-        """The load balancer that carries the virtual IP and passes connections on."""
+        """The host that carries the virtual IP and passes connections on."""
         for node in self.nodes.values():
             up = node.active("haproxy.service") and node.active("keepalived.service")
             if up and f"{vip}/32" in node.files[KEEPALIVED]["text"]:
                 return node.name
         return None
+
+    def leads_to(self, endpoint: str, caller: Node) -> str | None:
+        """Who takes a machine's connections to an endpoint: a host, "site" for its own load balancer, or nobody."""
+        host, _, port = endpoint.rpartition(":")
+        address = caller.look_up(host)
+        if holder := self.holder(address or ""):
+            return holder if self.nodes[holder].balances_on() == port else None
+        if endpoint == self.cluster["site"]:
+            return "site"
+        return next(
+            (each.name for each in self.nodes.values() if (each.state["address"], "6443") == (address, port)), None
+        )
 
 
 class Node:
@@ -121,6 +133,19 @@ class Node:
 
     def active(self, unit: str) -> bool:
         return self.units.get(unit, {}).get("active", False)
+
+    def look_up(self, name: str) -> str | None:
+        """The address of a name, by /etc/hosts; the site's DNS knows its own load balancer only."""
+        if re.fullmatch(r"[\d.]+", name):
+            return name
+        rows = [line.split() for line in self.files.get("/etc/hosts", {"text": ""})["text"].splitlines()]
+        known = {row[1]: row[0] for row in rows if len(row) > 1}
+        return known.get(name) or ("10.9.9.9" if self.world.cluster["site"].startswith(f"{name}:") else None)
+
+    def balances_on(self) -> str | None:
+        """The port of HAProxy here."""
+        found = re.search(r"^ +bind \*:(\d+)$", self.files.get(HAPROXY, {"text": ""})["text"], re.MULTILINE)
+        return found[1] if found else None
 
     def unit(self, name: str) -> dict[str, Any]:
         if f"/etc/systemd/system/{name}" in self.files:
@@ -178,6 +203,7 @@ class Node:
             "running with swap on": not self.state["swap"],
             "ip_forward is not 1": self.state["sysctl"].get("net.ipv4.ip_forward") == "1",
             "modules are missing": set(self.state["modules"].values()) == {"loaded"},
+            "port 6443 is in use": not (control_plane and self.balances_on() == "6443"),
             "the host name does not resolve": f" {self.name}\n" in self.files["/etc/hosts"]["text"],
             "it is part of a cluster already": f"{KUBERNETES}/kubelet.conf" not in self.files,
         }
@@ -419,6 +445,15 @@ def _(node: Node, vip: str) -> str:
 @fact(Answers, address="ANY_address")
 def _(node: Node, address: str) -> str:
     return f"replied\n{address} dev eth0 lladdr 52:54:00:00:00:01 REACHABLE" if node.world.holder(address) else ""
+
+
+@fact(Reached, host="ANY_host", port="ANY_port")  # type: ignore[arg-type]
+def _(node: Node, host: str, port: str) -> str:
+    if not node.look_up(host):
+        return "unknown"
+    if not node.world.leads_to(f"{host}:{port}", node):
+        return "silent"
+    return "open" if node.world.cluster["nodes"] else "refused"
 
 
 @fact(TimeSynchronized)
@@ -682,9 +717,10 @@ def _(node: Node) -> None:
 def _(node: Node, stdin: str) -> None:
     documents = {each["kind"]: each for each in yaml.safe_load_all(stdin)}
     node.refuse_unprepared(control_plane=True)
-    endpoint = documents["ClusterConfiguration"]["controlPlaneEndpoint"].split(":")[0]
-    if node.world.cluster["nodes"] or not node.world.holder(endpoint):
+    endpoint = documents["ClusterConfiguration"]["controlPlaneEndpoint"]
+    if node.world.cluster["nodes"] or not node.world.leads_to(endpoint, node):
         raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
+    node.world.cluster["endpoint"] = endpoint
     node.become("control-plane")
     node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
 
@@ -710,7 +746,7 @@ def _(node: Node, stdin: str) -> None:
     node.refuse_unprepared(control_plane=bool(control_plane))
     seed = next(node.world.nodes[name] for name in cluster["nodes"])
     wrong = {
-        "no route to host": not node.world.holder(discovery["apiServerEndpoint"].split(":")[0]),
+        "no route to host": not node.world.leads_to(discovery["apiServerEndpoint"], node),
         "the token is unknown": discovery["token"] not in cluster["tokens"],
         "the CA is another": discovery["caCertHashes"] != [f"sha256:{seed.sha256(CA)}"],
         "the certificate key is another": control_plane
@@ -744,6 +780,12 @@ def _(node: Node, name: str) -> None:
 def _(node: Node, address: str) -> None:
     if node.state["address"] != address or ADMIN not in node.files:
         raise Refused(f"https://{address}:6443/readyz did not answer")
+
+
+@command(like(answers("ANY_endpoint")), "read")  # type: ignore[arg-type]
+def _(node: Node, endpoint: str) -> None:
+    if CA not in node.files or not node.world.leads_to(endpoint, node):
+        raise Refused(f"https://{endpoint}/readyz did not answer as this cluster")
 
 
 @command(f"cat {ADMIN}", "read")
@@ -795,9 +837,9 @@ def _(node: Node) -> str:
     return json.dumps({"items": items})
 
 
-@command(like(f"{verify.KUBECTL} --server=https://ANY_vip:ANY_port get --raw=/readyz || true"), "read")
-def _(node: Node, vip: str, port: str) -> str:
-    return "ok" if node.world.holder(vip) else ""
+@command(like(f"{verify.KUBECTL} --server=https://ANY_endpoint get --raw=/readyz || true"), "read")
+def _(node: Node, endpoint: str) -> str:
+    return "ok" if node.world.leads_to(endpoint, node) else ""
 
 
 @command(rf"{workload.KUBECTL} apply -f - .*", "probe")

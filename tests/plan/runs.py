@@ -186,7 +186,7 @@ class Site:
 Groups = Mapping[str, Mapping[str, str]]
 
 
-def make_site(directory: Path, bundle: Path, groups: Groups = GROUPS, **settings: object) -> Site:
+def make_site(directory: Path, bundle: Path, groups: Groups = GROUPS, site: str = "", **settings: object) -> Site:
     """Bare machines; `settings` are laid over those of a site that works."""
     directory.mkdir(parents=True, exist_ok=True)
     working = {
@@ -199,7 +199,8 @@ def make_site(directory: Path, bundle: Path, groups: Groups = GROUPS, **settings
         lines.append(f"{group} = [{hosts}]\n")
     (directory / "inventory.py").write_text("".join(lines))
     nodes = {name: machine(address) for members in groups.values() for name, address in members.items()}
-    cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}}
+    # `site`: the endpoint at which the site itself balances.
+    cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)
 

@@ -23,6 +23,11 @@ def without(group: str) -> Make:
     return lambda directory, bundle: make_site(directory, bundle, GROUPS | {group: {}})
 
 
+def alone(**others: object) -> Make:
+    """Without load balancers."""
+    return lambda directory, bundle: make_site(directory, bundle, GROUPS | {"load_balancer": {}}, **others)
+
+
 def with_host(group: str, name: str, address: str) -> Make:
     return lambda directory, bundle: make_site(directory, bundle, GROUPS | {group: {**GROUPS[group], name: address}})
 
@@ -69,7 +74,7 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
         settings(kubernetes_version="v1.35.0"),
         ["bundle.lock is for Kubernetes v1.36.2, the settings ask for v1.35.0", "or change kubernetes_version"],
     ),
-    "no worker": (without("worker"), ["no host in group worker", "Add it to the inventory"]),
+    "no worker": (without("worker"), ["no host in group worker", "Add one to the inventory, or set"]),
     "no control plane": (without("control_plane"), ["no host in group control_plane", "Add it to the inventory"]),
     "no load balancer": (without("load_balancer"), ["no host in group load_balancer", "Add it to the inventory"]),
     "four control planes": (
@@ -90,7 +95,11 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "a virtual IP outside the load balancers' subnet": (
         settings(vip="10.9.9.9"),
-        ["vip 10.9.9.9: is outside 10.0.0.0/24", "nobody would be told when it moves", "Choose an address inside"],
+        [
+            "vip 10.9.9.9: is outside 10.0.0.0/24, the subnet of 10.0.0.11",
+            "nobody would be told when it moves",
+            "Choose an address inside",
+        ],
     ),
     "a virtual IP that a host has": (
         settings(vip="10.0.0.21"),
@@ -114,7 +123,31 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "one port for the API and the bundle": (
         settings(bundle_port=6443),
-        ["bundle_port 6443: is the API's port too (api_port)", "Choose another"],
+        ["bundle_port 6443: is that of HAProxy (api_port) on lb1, which serves the bundle", "Choose another"],
+    ),
+    "load balancers where the control planes are to balance": (
+        settings(load_balancing="control-planes"),
+        ['lb1, lb2: in group load_balancer, which load_balancing "control-planes" does not have'],
+    ),
+    "a virtual IP outside the subnet of control planes that balance": (
+        alone(load_balancing="control-planes", vip="10.9.9.9"),
+        ["vip 10.9.9.9: is outside 10.0.0.0/24, the subnet of 10.0.0.21", "Choose an address inside"],
+    ),
+    "nobody who balances three control planes": (
+        alone(load_balancing="none"),
+        ['load_balancing "none": the API is at one control plane only, and the inventory has 3'],
+    ),
+    "no virtual IP": (settings(vip=None), ['vip: must be set for load_balancing "dedicated"']),
+    "an external load balancer that nobody knows": (
+        alone(load_balancing="external", control_plane_endpoint="k8s.example.org"),
+        [
+            "cp1, cp3, cp2, w1, w2, w3: control_plane_endpoint k8s.example.org:6443: the name",
+            "is not known there. Enter it in the DNS that they ask, or in /etc/hosts. (check: endpoint)",
+        ],
+    ),
+    "an external load balancer that does not answer": (
+        alone(load_balancing="external", control_plane_endpoint="10.0.0.99"),
+        ["w3: control_plane_endpoint 10.0.0.99:6443: does not answer there", "check: endpoint"],
     ),
     "a setting that does not exist": (
         settings(pod_subent="10.244.0.0/16"),
