@@ -191,10 +191,11 @@ def bundle_push(c: Context, inventory: str = LAB) -> None:
 
 
 @task(name="up")
-def lab_up(c: Context) -> None:
-    """Raise the lab, or what is missing of it."""
+def lab_up(c: Context, topology: str = "default") -> None:
+    """Raise the lab, or what is missing of it: --topology default, large, compact, small or single."""
+    names = lab.layout.topology(topology)
     ensure_packages(lab.lab.APT_PACKAGES)
-    lab.lab.up()
+    lab.lab.up(names)
 
 
 @task(name="down")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import yaml
 
 from cluster.api_versions import Document, Documents, api_version, written
+from cluster.balancing import endpoint
 from cluster.configuration import PATCHES, given, merged
+from cluster.endpoint import API_SERVER_PORT
 from cluster.runtime import SOCKETS
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
-
-API_SERVER_PORT = 6443
 
 
 def init_documents(settings: Settings, topology: Topology, node: Node, token: str, certificate_key: str) -> str:
@@ -22,7 +22,7 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
     init: Document = {
         "bootstrapTokens": [{"token": token, "ttl": "2h0m0s", "description": "joins of one run"}],
         "localAPIEndpoint": _endpoint(node),
-        "nodeRegistration": _registration(settings, node),
+        "nodeRegistration": _registration(settings, node, control_plane=True),
         "certificateKey": certificate_key,
     }
     own = {
@@ -35,18 +35,27 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
 
 
 def join_documents(
-    settings: Settings, node: Node, token: str, ca_hash: str, certificate_key: str | None, patches: bool = False
+    settings: Settings,
+    topology: Topology,
+    node: Node,
+    token: str,
+    ca_hash: str,
+    certificate_key: str | None,
+    patches: bool = False,
 ) -> str:
     """The configuration of `kubeadm join`, as YAML; of a control plane when it has a certificate key.
 
     With `patches`, the kubelet is configured by KUBELET_PATCH too.
     """
-    endpoint = f"{settings.vip}:{settings.api_port}"
     document: Document = {
         "discovery": {
-            "bootstrapToken": {"apiServerEndpoint": endpoint, "token": token, "caCertHashes": [ca_hash]},
+            "bootstrapToken": {
+                "apiServerEndpoint": str(endpoint(settings, topology)),
+                "token": token,
+                "caCertHashes": [ca_hash],
+            }
         },
-        "nodeRegistration": _registration(settings, node),
+        "nodeRegistration": _registration(settings, node, control_plane=certificate_key is not None),
     }
     if certificate_key is not None:
         document["controlPlane"] = {"localAPIEndpoint": _endpoint(node), "certificateKey": certificate_key}
@@ -59,7 +68,7 @@ def authority_documents(settings: Settings, topology: Topology) -> str:
     """The configuration of `kubeadm init phase certs ca` on the first control plane, as YAML; holds no secret."""
     node = topology.first_control_plane
     # Without the node's part kubeadm looks for an address and for the one runtime of the host itself.
-    init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(settings, node)}
+    init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(settings, node, control_plane=True)}
     return _yaml(settings, {"InitConfiguration": init, "ClusterConfiguration": _cluster(settings, topology)})
 
 
@@ -67,11 +76,13 @@ def _cluster(settings: Settings, topology: Topology) -> Document:
     """ClusterConfiguration: the part that kubeadm keeps in the cluster and every node shares."""
     names = [node.name for node in topology.control_planes]
     addresses = [str(node.address) for node in (*topology.control_planes, *topology.load_balancers)]
-    sans = [str(settings.vip), *names, *addresses, *settings.api_cert_extra_sans]
+    found = endpoint(settings, topology)
+    entrances = [found.host, *([settings.virtual_ip] if settings.virtual_ip else [])]
+    sans = [*map(str, entrances), *names, *addresses, *settings.api_cert_extra_sans]
     return {
         "clusterName": settings.cluster_name,
         "kubernetesVersion": settings.kubernetes_version,
-        "controlPlaneEndpoint": f"{settings.vip}:{settings.api_port}",
+        "controlPlaneEndpoint": str(found),
         "networking": {
             "podSubnet": str(settings.pod_subnet),
             "serviceSubnet": str(settings.service_subnet),
@@ -100,12 +111,15 @@ def _endpoint(node: Node) -> Document:
     return {"advertiseAddress": str(node.address), "bindPort": API_SERVER_PORT}
 
 
-def _registration(settings: Settings, node: Node) -> Document:
+def _registration(settings: Settings, node: Node, control_plane: bool) -> Document:
+    # An empty list is none; without the key kubeadm adds a control plane's own.
+    taints: Document = {"taints": []} if control_plane and settings.allow_scheduling_on_control_planes else {}
     return {
         "name": node.name,
         "criSocket": cri_socket(settings),
         # Left to itself the kubelet may pick the virtual IP on a host that carries it.
         "kubeletExtraArgs": [{"name": "node-ip", "value": str(node.address)}],
+        **taints,
     }
 
 

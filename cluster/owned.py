@@ -10,17 +10,18 @@ PHASES = "the deploy relies on every phase of kubeadm"
 RUN = "every run makes its own"
 DRY = "use `--dry` of pyinfra"
 FILES = "kubeadm and the kubelet's service agree on it"
+RUNTIME = "set `container_runtime` instead"
 SUBNET = "set `service_subnet` instead"
 # The arguments of a program are below its extraArgs by their names.
 REGISTRATION = {
     "nodeRegistration.name": "a node has the host's name in the inventory",
-    "nodeRegistration.criSocket": "every node has containerd",
+    "nodeRegistration.criSocket": RUNTIME,
     "nodeRegistration.ignorePreflightErrors": "set `ignore_preflight_errors` instead",
     "nodeRegistration.kubeletExtraArgs.node-ip": "set `address` of the host instead",
     "nodeRegistration.kubeletExtraArgs.hostname-override": "a node has the host's name in the inventory",
-    "nodeRegistration.kubeletExtraArgs.container-runtime": "every node has containerd",
-    "nodeRegistration.kubeletExtraArgs.container-runtime-endpoint": "every node has containerd",
-    "nodeRegistration.kubeletExtraArgs.cgroup-driver": "containerd has systemd's too",
+    "nodeRegistration.kubeletExtraArgs.container-runtime": RUNTIME,
+    "nodeRegistration.kubeletExtraArgs.container-runtime-endpoint": RUNTIME,
+    "nodeRegistration.kubeletExtraArgs.cgroup-driver": "the container runtime has systemd's too",
     "nodeRegistration.kubeletExtraArgs.config": FILES,
     "nodeRegistration.kubeletExtraArgs.kubeconfig": FILES,
     "nodeRegistration.kubeletExtraArgs.bootstrap-kubeconfig": FILES,
@@ -46,7 +47,7 @@ OWNED = {
     "ClusterConfiguration": {
         "clusterName": "set `cluster_name` instead",
         "kubernetesVersion": "set `kubernetes_version` instead",
-        "controlPlaneEndpoint": "set `vip` and `api_port` instead",
+        "controlPlaneEndpoint": "set `vip` and `api_port`, or `control_plane_endpoint` instead",
         "networking.podSubnet": "set `pod_subnet` instead",
         "networking.serviceSubnet": SUBNET,
         "networking.dnsDomain": "set `dns_domain` instead",
@@ -73,10 +74,10 @@ OWNED = {
         "proxy.disabled": "kube-proxy is by what a finished `init` is known",
     },
     "KubeletConfiguration": {
-        "cgroupDriver": "containerd has systemd's too",
+        "cgroupDriver": "the container runtime has systemd's too",
         "clusterDomain": "set `dns_domain` instead",
-        "containerRuntimeEndpoint": "every node has containerd",
-        "imageServiceEndpoint": "every node has containerd",
+        "containerRuntimeEndpoint": RUNTIME,
+        "imageServiceEndpoint": RUNTIME,
         "staticPodPath": "it is /etc/kubernetes/manifests",
     },
     "KubeProxyConfiguration": {

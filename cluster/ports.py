@@ -10,6 +10,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from cluster.balancing import balancers
 from cluster.settings import NAMES, Settings
 from cluster.topology import Node, Topology, bundle_servers
 
@@ -29,6 +30,11 @@ class Rule(BaseModel):
     unit: str = ""
     what: str
     when: Mapping[str, str] = {}
+
+    def covers(self, port: int) -> bool:
+        """Whether this port lies in the rule's own range or is its number."""
+        first, _, last = str(self.port).partition("-")
+        return first.isdigit() and int(first) <= port <= int(last or first)
 
     def number(self, settings: Settings) -> int | None:
         """The port's number with these settings; None for a range, and where there is none."""
@@ -53,6 +59,7 @@ def members(topology: Topology, settings: Settings) -> dict[str, tuple[Node, ...
         "control_plane": topology.control_planes,
         "worker": topology.workers,
         "load_balancer": topology.load_balancers,
+        "balancer": balancers(settings, topology),
         "bundle_server": bundle_servers(topology, settings),
     }
 
@@ -66,6 +73,26 @@ def listening(node: Node, topology: Topology, settings: Settings) -> dict[int, R
         if rule.process and number and node in roles.get(rule.to, ()):
             found[number] = rule
     return found
+
+
+def clashes(topology: Topology, settings: Settings) -> list[str]:
+    """Settings that give a port which something else of the cluster has on the same host, in words."""
+    roles, rules = members(topology, settings), needed(settings)
+    chosen = {str(rule.port): rule for rule in rules if rule.port in NAMES and rule.to in roles}
+    found: dict[tuple[str, int, str], list[str]] = {}
+    for name, rule in chosen.items():
+        number = rule.number(settings) or 0
+        # Of two settings it is said of the second.
+        earlier = [chosen[each] for each in list(chosen)[: list(chosen).index(name)]]
+        for node in roles[rule.to]:
+            for other in rules:
+                taken = other.covers(number) or (other in earlier and other.number(settings) == number)
+                if taken and node in roles.get(other.to, ()):
+                    found.setdefault((name, number, other.what), []).append(node.name)
+    return [
+        f"{name} {number}: is needed for {what} on {', '.join(dict.fromkeys(names))}. Choose another."
+        for (name, number, what), names in found.items()
+    ]
 
 
 class Way(BaseModel):

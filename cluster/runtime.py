@@ -43,8 +43,7 @@ def wanted(settings: Settings, lock: Lock) -> Wanted:
 
     https://kubernetes.io/docs/setup/production-environment/container-runtimes/#cgroup-drivers
     """
-    driver = settings.kubelet_config.get("cgroupDriver", "systemd")
-    return Wanted(settings.container_runtime, str(driver), image(lock, "pause").name)
+    return Wanted(settings.container_runtime, "systemd", image(lock, "pause").name)
 
 
 def is_carried(lock: Lock) -> bool:

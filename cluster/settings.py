@@ -7,12 +7,24 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+from cluster.endpoint import API_SERVER_PORT, LABEL, Endpoint
+
 DnsLabel = Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")]
 DnsName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+HostPort = Annotated[str, AfterValidator(lambda text: str(Endpoint.parse(text)))]
+# HAProxy's port beside an API server that has 6443.
+SHARED_HOST_PORT = 8443
 
 
 class SettingsError(ValueError):
@@ -30,7 +42,22 @@ class Settings(BaseModel):
             raise ValueError('`ntp_servers` must name a time server when time_sync is "chrony"')
         return self
 
-    vip: IPv4Address = Field(description="Virtual IP that Keepalived holds on one load balancer; the API's address.")
+    load_balancing: Literal["dedicated", "control-planes", "external", "none"] = Field(
+        "dedicated",
+        description="Who balances the API: HAProxy and Keepalived on hosts of group load_balancer (`dedicated`) or on "
+        "the `control-planes` themselves, an `external` load balancer of the site, or `none` before a single control "
+        "plane (docs/load-balancing.md).",
+    )
+    vip: IPv4Address | None = Field(
+        None,
+        description="Virtual IP that Keepalived holds on one balancing host; must be set for `dedicated` and "
+        "`control-planes`, the others have none.",
+    )
+    control_plane_endpoint: HostPort | None = Field(
+        None,
+        description="Name or address, and port, at which everyone asks for the API; must be set for `external`. Unset: "
+        "the virtual IP, or with `none` the control plane's address.",
+    )
     cluster_name: DnsLabel = Field("kubernetes", description="Name in kubeconfigs and of the directory of secrets.")
     kubernetes_version: Annotated[str, StringConstraints(pattern=r"^v1\.\d+\.\d+$")] = Field(
         "v1.36.2", description="Version to run, as Kubernetes writes it; the bundle must be of the same."
@@ -40,7 +67,9 @@ class Settings(BaseModel):
         None, description="File of OpenSSH public keys, one of which must have signed the bundle; unset: none is asked."
     )
     bundle_servers: tuple[str, ...] = Field(
-        (), description="Hosts that hand the bundle on to the others; unset: the load balancers."
+        (),
+        description="Hosts that hand the bundle on to the others; unset: the load balancers, without these the first "
+        "two control planes.",
     )
     bundle_port: Port = Field(5443, description="Port on which they do, to hosts of the inventory only.")
     image_delivery: Literal["load", "registry"] = Field(
@@ -51,7 +80,13 @@ class Settings(BaseModel):
         "containerd", description="What runs containers; the bundle must have it (docs/runtimes.md)."
     )
     secrets_dir: str = Field("secrets", description="Where the administrator's kubeconfig is kept, 0700.")
-    api_port: Port = Field(6443, description="Port of the API on the virtual IP.")
+    api_port: Port = Field(
+        default_factory=lambda data: (
+            SHARED_HOST_PORT if data.get("load_balancing") == "control-planes" else API_SERVER_PORT
+        ),
+        description="Port of the API on the virtual IP; unset and `control-planes`: 8443, for 6443 is kube-apiserver's "
+        "there.",
+    )
     vip_interface: str | None = Field(
         None, description="Interface that carries the virtual IP; unset: the one with the host's address."
     )
@@ -63,6 +98,9 @@ class Settings(BaseModel):
     service_subnet: IPv4Network = Field(IPv4Network("10.96.0.0/12"), description="Addresses of Services.")
     dns_domain: DnsName = Field("cluster.local", description="DNS domain of the cluster.")
     api_cert_extra_sans: tuple[str, ...] = Field((), description="More names or addresses in the API's certificate.")
+    allow_scheduling_on_control_planes: bool = Field(
+        False, description="Control planes that join take ordinary pods too; then a cluster needs no worker."
+    )
     cni: Literal["flannel"] = Field("flannel", description="Network plugin.")
     flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
     init_configuration: dict[str, Any] = Field(
@@ -92,6 +130,11 @@ class Settings(BaseModel):
     )
     preflight_json: str | None = Field(None, description="File into which preflight writes its report as JSON as well.")
 
+    @property
+    def virtual_ip(self) -> IPv4Address | None:
+        """The address that Keepalived holds, where there is one."""
+        return self.vip if self.load_balancing in ("dedicated", "control-planes") else None
+
 
 NAMES = tuple(Settings.model_fields)
 # Settings of one host; all others describe the cluster and are the same on every host.
@@ -113,14 +156,16 @@ PREFIXES = ("_", "ssh_", "docker_", "podman_", "local_", "vagrant_", "terraform_
 def load(data: Mapping[str, Any]) -> Settings:
     """Check a host's data as settings.
 
-    Raises SettingsError that lists every problem: missing and unknown names (with the nearest known one),
-    and values that are not what they should be.
+    Raises SettingsError that lists every problem: unknown names (with the nearest known one), and values that are not
+    what they should be.
     """
     own = {key: value for key, value in data.items() if key not in FOREIGN and not key.startswith(PREFIXES)}
     try:
         return Settings.model_validate(own)
     except ValidationError as error:
-        lines = "\n".join(f"  - {_explain(dict(problem))}" for problem in error.errors())
+        # A default that depends on others follows from the problem that those have.
+        problems = [dict(each) for each in error.errors() if each["type"] != "default_factory_not_called"]
+        lines = "\n".join(f"  - {_explain(problem)}" for problem in problems)
         raise SettingsError(
             f"These settings cannot work; nothing was changed on any host:\n{lines}\n"
             "Correct them in the inventory or in group_data/; docs/settings.md describes each."
@@ -134,9 +179,8 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, NAMES, n=1)
         return f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
-    if problem["type"] == "missing":
-        return f"{name}: must be set. {Settings.model_fields[name].description}"
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, not {problem['input']!r}"
+    words = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(map(str, problem['loc']))}: {words}, not {problem['input']!r}"
 
 
 def disagreements(by_host: Mapping[str, Settings]) -> list[str]:
@@ -157,8 +201,7 @@ def markdown() -> str:
     rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        shown = "required" if field.is_required() else f"`{_plain(default)!r}`"
-        rows.append(f"| `{name}` | {shown} | {field.description} |")
+        rows.append(f"| `{name}` | `{_plain(default)!r}` | {field.description} |")
     head = "# Settings\n\nFlat names in `group_data/` or the inventory; an unknown one is refused.\n\n"
     host = (
         "\n\nA host has `address` of its own: its IPv4 address in the cluster; unset, `ssh_hostname`. "

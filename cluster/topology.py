@@ -41,44 +41,46 @@ class Topology:
 
 
 def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
-    """Hosts that hand the bundle on: those of the settings that the inventory has, else the load balancers."""
+    """Hosts that hand the bundle on: those of the settings that the inventory has, else the load balancers, else the
+    first two control planes; each keeps the whole bundle, and two are enough for one to fail."""
     if not settings.bundle_servers:
-        return topology.load_balancers
+        return topology.load_balancers or topology.control_planes[:2]
     known = {node.name: node for node in topology.nodes}
     return tuple(known[name] for name in dict.fromkeys(settings.bundle_servers) if name in known)
 
 
 def check(topology: Topology, settings: Settings) -> list[str]:
-    """Every reason why this cluster cannot exist, in words; an empty list when there is none."""
-    return [*_roles(topology), *_identities(topology), *_networks(topology, settings), *_servers(topology, settings)]
+    """Every reason why these hosts cannot be a cluster, in words; an empty list when there is none.
+
+    What depends on `load_balancing` is cluster.balancing's.
+    """
+    return [
+        *_roles(topology, settings),
+        *_identities(topology),
+        *_networks(topology, settings),
+        *_servers(topology, settings),
+    ]
 
 
 def _servers(topology: Topology, settings: Settings) -> list[str]:
     names = {node.name for node in topology.nodes}
-    found = [
-        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers."
+    return [
+        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers or, without "
+        "these, control planes."
         for name in settings.bundle_servers
         if name not in names
     ]
-    if settings.bundle_port == settings.api_port:
+
+
+def _roles(topology: Topology, settings: Settings) -> list[str]:
+    found = []
+    if not topology.control_planes:
+        found.append("no host in group control_plane: the cluster needs at least one. Add it to the inventory.")
+    if not topology.workers and not settings.allow_scheduling_on_control_planes:
         found.append(
-            f"bundle_port {settings.bundle_port}: is the API's port too (api_port), and both are on load balancers. "
-            "Choose another."
+            "no host in group worker: ordinary pods would have nowhere to run. Add one to the inventory, or set "
+            "`allow_scheduling_on_control_planes`."
         )
-    return found
-
-
-def _roles(topology: Topology) -> list[str]:
-    groups = {
-        "control_plane": topology.control_planes,
-        "worker": topology.workers,
-        "load_balancer": topology.load_balancers,
-    }
-    found = [
-        f"no host in group {name}: the cluster needs at least one. Add it to the inventory."
-        for name, members in groups.items()
-        if not members
-    ]
     count = len(topology.control_planes)
     if count and count % 2 == 0:
         found.append(
@@ -119,7 +121,9 @@ def _networks(topology: Topology, settings: Settings) -> list[str]:
             f"pod_subnet {settings.pod_subnet} overlaps service_subnet {settings.service_subnet}: an address would "
             "mean two things. Choose networks apart."
         )
-    inhabitants = [(node.name, node.address) for node in topology.nodes] + [("vip", settings.vip)]
+    inhabitants = [(node.name, node.address) for node in topology.nodes]
+    if settings.virtual_ip:
+        inhabitants.append(("vip", settings.virtual_ip))
     for key, subnet in subnets.items():
         inside = [f"{name} ({address})" for name, address in inhabitants if address in subnet]
         if inside:
@@ -127,9 +131,6 @@ def _networks(topology: Topology, settings: Settings) -> list[str]:
                 f"{key} {subnet} holds the address of {', '.join(inside)}: packets to it would go to pods or "
                 f"Services. Choose another {key}."
             )
-    for node in topology.nodes:
-        if node.address == settings.vip:
-            found.append(f"vip {settings.vip}: is the address of {node.name}. Choose an address that no host has.")
     room = 2 ** max(NODE_PREFIX - settings.pod_subnet.prefixlen, 0)
     wanted = len(topology.control_planes) + len(topology.workers)
     if settings.pod_subnet.prefixlen > NODE_PREFIX or room < wanted:

@@ -1,6 +1,7 @@
 """HAProxy and Keepalived: one address for the API, whichever hosts are up (guide 4).
 
-Hosts: load_balancer; the first control plane makes the cluster's CA, by which HAProxy knows API servers.
+Hosts: load_balancer, or with load_balancing "control-planes" those; none when nobody balances or the site does. The
+first control plane makes the cluster's CA, by which HAProxy knows API servers.
 Changes: packages, /etc/haproxy, /etc/keepalived, both services. Undo: stop the services, remove the packages.
 """
 
@@ -21,11 +22,11 @@ HELD = ("haproxy", "keepalived")
 
 @deploy("Load balancers")
 def load_balancer() -> None:
-    topology, me = plan.topology(), plan.me()
-    if me == topology.first_control_plane:
+    topology, me, balancers = plan.topology(), plan.me(), plan.balancers()
+    if balancers and me == topology.first_control_plane:
         pki.authority(name="Make the cluster's CA", settings=plan.settings(), topology=topology)
     plan.barrier("the cluster's CA")
-    if me in topology.load_balancers:
+    if me in balancers:
         plan.packages("load_balancer", hold=HELD, name="Install HAProxy and Keepalived")
         haproxy()
         keepalived()
@@ -51,13 +52,13 @@ def haproxy() -> None:
 
 
 def keepalived() -> None:
-    topology, me = plan.topology(), plan.me()
-    peers = [each for each in topology.load_balancers if each != me]
+    me = plan.me()
+    peers = [each for each in plan.balancers() if each != me]
     check = file.content(
         name="Write Keepalived's check",
         dest=CHECK,
         mode="755",
-        content=plan.template("keepalived/check-api.j2", ca_file=CA),
+        content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=plan.endpoint()),
     )
     text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface())
     written = file.content(

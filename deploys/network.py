@@ -16,7 +16,9 @@ MANIFEST = "/etc/kubernetes/addons/flannel.yaml"
 @deploy("Pod network")
 def network() -> None:
     if plan.me() == plan.topology().first_control_plane:
-        text = plan.template("flannel/flannel.yaml.j2", image=image(plan.lock(), "flannel").name)
+        text = plan.template(
+            "flannel/flannel.yaml.j2", image=image(plan.lock(), "flannel").name, endpoint=plan.endpoint()
+        )
         written = file.content(name="Write flannel's manifest", dest=MANIFEST, content=text)
         kubernetes.apply(
             name="Apply flannel and wait for it on every node",

@@ -7,6 +7,7 @@ Hosts: all, of load balancers only names and time. Changes: /etc/fstab, /etc/mod
 from pyinfra.api import deploy
 from pyinfra.operations import server
 
+from cluster import balancing
 from deploys import plan
 from operations import file, hosts, kernel, service, swap
 
@@ -40,8 +41,9 @@ def node() -> None:
         )  # fmt: skip
         kernel.sysctl(name="Apply kernel settings", wanted=SYSCTL, path=path, after=[loaded, written])
     server.hostname(name="Set the host name", hostname=me.name)
-    names = {each.name: str(each.address) for each in topology.nodes}
-    hosts.entries(name="Name every node in /etc/hosts", names=names)
+    # The endpoint's own name too: nodes must find the API without a DNS server, and before others know the name.
+    names = {each.name: each.address for each in topology.nodes} | balancing.names(settings, topology)
+    hosts.entries(name="Name every node in /etc/hosts", names={name: str(address) for name, address in names.items()})
     if settings.time_sync == "chrony":
         plan.packages("time", name="Install chrony")
         configured = file.content(

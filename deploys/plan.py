@@ -14,10 +14,11 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
-from cluster import configuration
+from cluster import balancing, configuration, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.compatibility import refusals
+from cluster.endpoint import Endpoint
 from cluster.findings import unknown
 from cluster.lock import Lock
 from cluster.runtime import Wanted
@@ -77,11 +78,22 @@ def bundle_servers() -> tuple[Node, ...]:
     return roles.bundle_servers(topology(), settings())
 
 
+def balancers() -> tuple[Node, ...]:
+    """Hosts that run HAProxy and Keepalived, in the inventory's order."""
+    return balancing.balancers(settings(), topology())
+
+
+def endpoint() -> Endpoint:
+    """Where nodes and people find the API."""
+    return balancing.endpoint(settings(), topology())
+
+
 @cache
 def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    found += balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))

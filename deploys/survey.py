@@ -67,10 +67,10 @@ def gather(asked: tuple[Node, ...]) -> Seen:
     """Facts of these hosts. What the question to one depends on is asked before it."""
     topology, settings = plan.topology(), plan.settings()
     by_host = {node.name: plan.settings(node.name) for node in topology.nodes}
-    balancers = [node for node in topology.load_balancers if node in asked]
+    balancers = [node for node in plan.balancers() if node in asked]
     nodes = [node for node in asked if node in (*topology.control_planes, *topology.workers)]
     hardware, kubeadm = ask(Hardware, asked), ask(KubeadmNode, nodes)
-    vip = str(settings.vip)
+    vip = str(settings.virtual_ip)
     holders = tuple(name for name, state in ask(Vrrp, balancers, vip=vip).items() if state["holds_vip"])
     modules = {node.name: {"names": kernel.modules(by_host[node.name])} for node in nodes}
     ports = {node.name: tuple(listening(node, topology, settings)) for node in asked}
@@ -104,8 +104,12 @@ def gather(asked: tuple[Node, ...]) -> Seen:
 
 def _targets(asked: Iterable[Node]) -> dict[str, dict[str, Any]]:
     """What each host must reach by TCP."""
-    found: dict[str, list[str]] = {}
-    for way in ways(plan.topology(), plan.settings()):
+    topology, found = plan.topology(), dict[str, list[str]]()
+    if plan.settings().load_balancing == "external":
+        for node in (*topology.control_planes, *topology.workers):
+            if node in asked:
+                found[node.name] = [str(plan.endpoint())]
+    for way in ways(topology, plan.settings()):
         if way.source in asked:
             found.setdefault(way.source.name, []).append(f"{way.target.address}:{way.port}")
     return {name: {"targets": tuple(targets)} for name, targets in found.items()}
@@ -133,9 +137,9 @@ def _clock(each: Host) -> Clock:
 
 
 def _answers(balancers: list[Node], more: list[str]) -> dict[str, dict[str, str | None]]:
-    """Who answers the load balancers for each other's address and for these."""
+    """Who answers the balancing hosts for each other's address and for these."""
     found: dict[str, dict[str, str | None]] = {node.name: {} for node in balancers}
-    for address in (*(str(node.address) for node in plan.topology().load_balancers), *more):
+    for address in (*(str(node.address) for node in plan.balancers()), *more):
         others = [node for node in balancers if str(node.address) != address]
         for name, mac in ask(Answers, others, address=address).items():
             found[name][address] = mac

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, cast
 from pyinfra.api import FactBase
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=10s"
-# This node's own API server: the kubeconfig's is the virtual IP, where any of them may answer.
+# This node's own API server: the kubeconfig's is the endpoint, where any of them may answer.
 OWN = (
     "s=$(sed -n 's/.*--advertise-address=//p' /etc/kubernetes/manifests/kube-apiserver.yaml 2>/dev/null); "
     f'k="{KUBECTL} ${{s:+--server=https://$s:6443}}"; '

@@ -16,8 +16,12 @@ _sudo = True
 # Where sudo asks for a password: read it from a file that only you can read, never write it here.
 # _sudo_password = open("secrets/sudo").read().strip()
 
+# Who balances the API (docs/load-balancing.md): "dedicated" hosts, the "control-planes", an "external" one, or "none".
+# load_balancing = "dedicated"
 # The address of the API, free in the load balancers' subnet. There is no default.
 vip = "192.0.2.100"
+# A name for it, which may outlive the address. It cannot be changed once there is a cluster.
+# control_plane_endpoint = "kubernetes.example.org:6443"
 cluster_name = "production"
 kubernetes_version = "v1.36.2"
 

@@ -10,6 +10,9 @@ try:
 except LabError as error:
     raise InventoryError(str(error)) from None
 _cgroup_v1 = _lab["cgroup"] == 1
+_members = {group: [each for each in _lab["nodes"] if each["group"] == group] for group in
+            ("load_balancer", "control_plane", "worker")}  # fmt: skip
+_alone = "control-planes" if len(_members["control_plane"]) > 1 else "none"
 
 _ssh = {
     "ssh_user": _lab["user"],
@@ -23,6 +26,8 @@ _site = {
     # Nodes share this machine's clock.
     "time_sync": "none",
     "vip": _lab["vip"],
+    "load_balancing": "dedicated" if _members["load_balancer"] else _alone,
+    "allow_scheduling_on_control_planes": not _members["worker"],
     # Nodes share one kernel, and connection tracking's limits are the kernel's.
     "kube_proxy_config": {"conntrack": {"maxPerCore": 0, "min": 0}},
     "containerd_restrict_oom_score_adj": _lab["restricted"],
@@ -35,8 +40,7 @@ _site = {
 def _group(name: str) -> list[tuple[str, dict[str, object]]]:
     return [
         (node["name"], {"ssh_hostname": node["address"], "address": node["address"], **_ssh, **_site})
-        for node in _lab["nodes"]
-        if node["group"] == name
+        for node in _members[name]
     ]
 
 

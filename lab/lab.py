@@ -41,11 +41,19 @@ def locked() -> Iterator[None]:
 
 
 def up(names: Sequence[str] = DEFAULT) -> None:
-    """Raise the lab, or what is missing of it, and wait until every node can be logged in to."""
+    """Raise the lab, or what is missing of it, and wait until every node can be logged in to.
+
+    Raises LabError when it has other nodes already.
+    """
     if os.geteuid() != 0:
         raise LabError("Only root can make machines, bridges and mounts. Run this as root.")
     nodes = [layout.node(name) for name in names]
     with locked():
+        if others := sorted(each.name for each in NODES.glob("*") if each.name not in names):
+            raise LabError(
+                f"The lab is up with another topology: {', '.join(others)} would be left over. Take it down first, by "
+                "`python3 tasks.py lab down`."
+            )
         STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
         shared = root.ensure()
         _keys(nodes)

@@ -20,6 +20,14 @@ GATEWAY = f"{NETWORK}.1"
 VIP = f"{NETWORK}.100"
 USER = "admin"
 DEFAULT = ("lb1", "lb2", "cp1", "cp2", "cp3", "w1")
+# What `lab up --topology` raises; inventories/lab.py has each balanced as its nodes allow (docs/load-balancing.md).
+TOPOLOGIES = {
+    "default": DEFAULT,
+    "large": ("lb1", "lb2", "cp1", "cp2", "cp3", "cp4", "cp5", "w1"),
+    "compact": ("cp1", "cp2", "cp3", "w1"),
+    "small": ("cp1", "w1"),
+    "single": ("cp1",),
+}
 # First address of each kind of node; the kind is the name without its number.
 ROLES = {"lb": ("load_balancer", 10), "cp": ("control_plane", 20), "w": ("worker", 30)}
 
@@ -65,6 +73,13 @@ def node(name: str) -> Node:
         raise LabError(f"{name}: not a node's name. Use lbN, cpN or wN with N from 1 to 9, such as cp1.")
     group, first = ROLES[kind]
     return Node(name, group, f"{NETWORK}.{first + int(number)}")
+
+
+def topology(name: str) -> tuple[str, ...]:
+    """Names of a topology's nodes. Raises LabError for one that there is not."""
+    if name not in TOPOLOGIES:
+        raise LabError(f"{name}: there is no such topology of the lab; there are {', '.join(TOPOLOGIES)}.")
+    return TOPOLOGIES[name]
 
 
 def read() -> dict[str, Any]:

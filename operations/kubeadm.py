@@ -17,6 +17,8 @@ from gevent.lock import RLock
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
+from cluster.balancing import endpoint
+from cluster.endpoint import Endpoint
 from cluster.kubeadm import cri_socket, init_documents, join_documents
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
@@ -65,6 +67,19 @@ def ready(address: str, seconds: int = 120) -> str:
         f"https://{address}:6443/readyz >/dev/null && exit 0; sleep 1; done; "
         f"echo 'https://{address}:6443/readyz did not answer in {seconds} s; kubelet says:' >&2; "
         "journalctl -u kubelet -n 30 --no-pager >&2; crictl ps -a >&2; exit 1"
+    )
+
+
+def answers(at: Endpoint, seconds: int = 60) -> str:
+    """Shell that waits until an API server of this cluster answers at the endpoint, and fails with the last reason.
+
+    What answers there may be another cluster's: its CA is checked.
+    """
+    return (
+        f"for i in $(seq {seconds}); do said=$(curl -sSf --max-time 2 --cacert /etc/kubernetes/pki/ca.crt "
+        f"https://{at}/readyz 2>&1) && exit 0; sleep 1; done; "
+        f'echo "https://{at}/readyz did not answer as this cluster in {seconds} s, though its API server is up: $said. '
+        'Mend the load balancer or DNS name, then run again." >&2; exit 1'
     )
 
 
@@ -149,8 +164,14 @@ _issued: set[str] = set()
 
 
 def issue_credentials(settings: Settings, topology: Topology, seed: Node, control_plane: bool) -> None:
-    """Have an initialised control plane accept this run's token, and share its certificates; once a run."""
+    """Have an initialised control plane accept this run's token, and share its certificates; once a run.
+
+    Before that the API must answer where the joining nodes will ask for it, which kubeadm would try for minutes.
+    """
     with _issuing:
+        if not _issued:
+            at = endpoint(settings, topology)
+            remote.on(seed.name, answers(at), why="asking for the API where joining nodes will")
         if "token" not in _issued:
             known = inventory.get_host(seed.name).get_fact(JoinInfo)["tokens"]
             if bootstrap_token().split(".")[0] not in [token["id"] for token in known]:
@@ -171,7 +192,7 @@ def forget(seed: Node, node: Node) -> None:
         f'all=$({ETCDCTL} member list) && id=$(echo "$all" | '
         f"awk -F', ' '$4 == \"https://{node.address}:2380\" {{print $1}}') && "
         f'{{ test -z "$id" || {ETCDCTL} member remove "$id"; }} && '
-        # At the seed's own API server: behind the virtual IP may still be the one whose etcd has just been dropped. And
+        # At the seed's own API server: behind the endpoint may still be the one whose etcd has just been dropped. And
         # more than once: etcd may be choosing a leader.
         f"for i in 1 2 3 4 5 6; do {KUBECTL} --server=https://{seed.address}:6443 delete node {node.name} "
         "--ignore-not-found && exit 0; sleep 5; done; exit 1"
@@ -239,7 +260,7 @@ def join(
         if ca_hash is None:
             raise OperationError(f"{seed.name}: /etc/kubernetes/pki/ca.crt cannot be read, so {node.name} cannot join.")
         key = certificate_key() if control_plane else None
-        documents = join_documents(settings, node, bootstrap_token(), ca_hash, key, patches)
+        documents = join_documents(settings, topology, node, bootstrap_token(), ca_hash, key, patches)
     ignored = settings.ignore_preflight_errors
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
     yield StringCommand(with_config(f"kubeadm join{flags}", seconds=600), _stdin=documents)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Generator
-from ipaddress import IPv4Address
 from typing import Any
 
 from pyinfra import host, inventory, logger
 from pyinfra.api import OperationError, StringCommand, operation
 
+from cluster.balancing import balancers, endpoint
+from cluster.endpoint import Endpoint
 from cluster.settings import Settings
 from cluster.topology import Topology
 from facts.etcd import Members, MembersState
@@ -76,11 +77,11 @@ def backends_down(name: str, state: BackendsState, wanted: int) -> list[str]:
     return findings
 
 
-def through_vip(first: str, vip: IPv4Address, port: int) -> list[str]:
-    """The API through the virtual IP, with the cluster's CA checked and admin's certificate."""
-    probe = f"{KUBECTL} --server=https://{vip}:{port} get --raw=/readyz || true"
-    answer = remote.on(first, probe, why="asking the API through the VIP")
-    return [] if answer == ["ok"] else [f"https://{vip}:{port}/readyz answers {answer or 'nothing'}"]
+def through_endpoint(first: str, at: Endpoint) -> list[str]:
+    """The API where everyone asks for it, with the cluster's CA checked and admin's certificate."""
+    probe = f"{KUBECTL} --server=https://{at} get --raw=/readyz || true"
+    answer = remote.on(first, probe, why="asking the API through its endpoint")
+    return [] if answer == ["ok"] else [f"https://{at}/readyz answers {answer or 'nothing'}"]
 
 
 def findings(settings: Settings, topology: Topology) -> list[str]:
@@ -92,9 +93,9 @@ def findings(settings: Settings, topology: Topology) -> list[str]:
     found = nodes_not_ready(nodes, [node.name for node in (*topology.control_planes, *topology.workers)])
     found += pods_not_running(pods)
     found += etcd_unhealthy(inventory.get_host(first).get_fact(Members), members)
-    for node in topology.load_balancers:
+    for node in balancers(settings, topology):
         found += backends_down(node.name, inventory.get_host(node.name).get_fact(Backends), len(members))
-    found += through_vip(first, settings.vip, settings.api_port)
+    found += through_endpoint(first, endpoint(settings, topology))
     return found
 
 

@@ -78,7 +78,9 @@ def _sizes(seen: Seen) -> Iterator[Finding]:
 
 
 def _virtual_ip(seen: Seen) -> Iterator[Finding]:
-    vip, balancers = seen.cluster.vip, seen.topology.load_balancers
+    vip, balancers = seen.cluster.virtual_ip, seen.balancers
+    if vip is None:
+        return
     for node in balancers:
         if node in seen.asked and (row := seen.own_address(node)):
             subnet = IPv4Interface(f"{row['address']}/{row['prefix']}").network
@@ -88,23 +90,21 @@ def _virtual_ip(seen: Seen) -> Iterator[Finding]:
     for node in seen.asked:
         rows = seen.hardware.get(node.name, {}).get("addresses", [])
         if node not in balancers and any(row["address"] == str(vip) for row in rows):
-            yield Finding(
-                "vip-taken", (node.name,), f"vip {vip}: is on an interface here, and this is no load balancer"
-            )
+            what = f"vip {vip}: is on an interface here, and this host does not balance"
+            yield Finding("vip-taken", (node.name,), what)
     if seen.vip_holders or not all(node in seen.asked for node in balancers):
         return  # one beyond --limit may have it
     by_mac = {row["mac"]: name for name, state in seen.hardware.items() for row in state["addresses"] if row["mac"]}
     for name, macs in seen.answers.items():
         if mac := macs.get(str(vip)):
             who = f" of {by_mac[mac]}" if mac in by_mac else ""
-            what = f"something answers at it already ({mac}{who}, as seen by {name}) and no load balancer has it"
+            what = f"something answers at it already ({mac}{who}, as seen by {name}) and no balancing host has it"
             yield Finding("vip-taken", (), f"vip {vip}: {what}")
             return
 
 
 def _peers(seen: Seen) -> Iterator[Finding]:
-    for node in seen.topology.load_balancers:
+    for node in seen.balancers:
         for address, mac in seen.answers.get(node.name, {}).items():
-            if mac is None and IPv4Address(address) != seen.cluster.vip:
-                what = f"the load balancer {address} does not answer ARP here"
-                yield Finding("vrrp-peers", (node.name,), what)
+            if mac is None and IPv4Address(address) != seen.cluster.virtual_ip:
+                yield Finding("vrrp-peers", (node.name,), f"{address}, which balances too, does not answer ARP here")

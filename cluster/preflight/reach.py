@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from cluster.balancing import endpoint
 from cluster.findings import Finding, names
 from cluster.ports import listening, ways
 from cluster.preflight.seen import Seen
@@ -20,12 +21,15 @@ LOST = {
     "Operation not permitted": "not permitted by this host's own firewall",
     "Permission denied": "prohibited on the way",
 }
+# bash's last word on a name that it cannot look up.
+UNKNOWN = "Invalid argument"
 
 
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of ports."""
     yield from _taken(seen)
     yield from _filtered(seen)
+    yield from _site_load_balancer(seen)
 
 
 def _taken(seen: Seen) -> Iterator[Finding]:
@@ -62,3 +66,18 @@ def _filtered(seen: Seen) -> Iterator[Finding]:
             who = "any host that must" if len(sources) > 1 and set(sources) == must[key] else names(sources)
             check = "port-filtered" if target in asked else "port-beyond-limit"
             yield Finding(check, (target,), f"TCP {port} ({what}) is not reached from {who}: {words}")
+
+
+def _site_load_balancer(seen: Seen) -> Iterator[Finding]:
+    """A refused connection is well: no API server may be up yet. So is it to kubeadm's own guide
+    (https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/high-availability/)."""
+    if seen.cluster.load_balancing != "external":
+        return
+    at = endpoint(seen.cluster, seen.topology)
+    for node in seen.nodes():
+        answer = seen.reached.get(node.name, {}).get(str(at))
+        if answer == UNKNOWN:
+            what = f"the name of control_plane_endpoint {at} is not known here"
+            yield Finding("endpoint-name", (node.name,), what)
+        elif answer in LOST:
+            yield Finding("endpoint", (node.name,), f"control_plane_endpoint {at} is not reached: {LOST[answer]}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.balancing import balancers
 from cluster.lock import Lock
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
@@ -49,9 +50,9 @@ class Seen:
     leftovers: Facts = field(default_factory=dict)
     installed: Facts = field(default_factory=dict)
     surroundings: Facts = field(default_factory=dict)
-    # Load balancer -> address -> MAC address that answers, or None; the virtual IP and the other load balancers.
+    # Balancing host -> address -> MAC address that answers, or None; the virtual IP and the other balancing hosts.
     answers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
-    # Load balancers that carry the virtual IP.
+    # Hosts that carry the virtual IP.
     vip_holders: tuple[str, ...] = ()
 
     @property
@@ -74,6 +75,11 @@ class Seen:
         """Hosts of Kubernetes that were asked: control planes and workers."""
         found = [node for role, node in self.roles() if role != "load_balancer"]
         return list(dict.fromkeys(found))
+
+    @property
+    def balancers(self) -> tuple[Node, ...]:
+        """Hosts that balance the API, whether or not they were asked."""
+        return balancers(self.cluster, self.topology)
 
     def own_address(self, node: Node) -> Mapping[str, Any] | None:
         """The interface with the host's address of the inventory, as the fact Hardware has it."""

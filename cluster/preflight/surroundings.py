@@ -70,7 +70,7 @@ def _caught(variables: Mapping[str, str], seen: Seen) -> list[str]:
         return []
     settings = seen.cluster
     wanted = {
-        "the virtual IP": IPv4Network(settings.vip),
+        **({"the virtual IP": IPv4Network(settings.virtual_ip)} if settings.virtual_ip else {}),
         "service_subnet": settings.service_subnet,
         **{node.name: IPv4Network(node.address) for node in seen.topology.nodes},
     }

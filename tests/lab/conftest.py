@@ -14,6 +14,9 @@ from lab import lab
 from tests.lab import mirrored
 from tests.lab.nodes import BUNDLE, MEASURED, deployed, diagnosis
 
+# These raise labs of their own and take long: they run when that directory itself is named.
+collect_ignore = ["full"]
+
 
 @pytest.fixture(scope="session")
 def bundle() -> str:

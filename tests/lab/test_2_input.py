@@ -72,7 +72,7 @@ def test_a_virtual_address_that_somebody_has() -> None:
     try:
         refused(
             f"vip {VIP}: something answers at it already (02:00:0a:58:00:1f of w1, as seen by lb",
-            f"w1: vip {VIP}: is on an interface here, and this is no load balancer",
+            f"w1: vip {VIP}: is on an interface here, and this host does not balance",
             "Choose a free address",
         )
     finally:

@@ -26,7 +26,8 @@ EVERY, PATIENCE, LIMIT = 0.05, 1.0, 60.0  # seconds
 class Client:
     """Asks the API through the virtual IP twenty times a second, each time on a new connection."""
 
-    def __init__(self, ca: str) -> None:
+    def __init__(self, ca: str, port: int = 6443) -> None:
+        self.port = port
         self.context = ssl.create_default_context(cadata=ca)
         self.answered: list[tuple[float, float]] = []  # when asked, when answered
         self.failed: list[float] = []  # when asked
@@ -34,7 +35,7 @@ class Client:
 
     def ask(self) -> None:
         begun = time.monotonic()
-        connection = http.client.HTTPSConnection(VIP, 6443, timeout=PATIENCE, context=self.context)
+        connection = http.client.HTTPSConnection(VIP, self.port, timeout=PATIENCE, context=self.context)
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == 200:

@@ -56,7 +56,7 @@ from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
 from operations import bundle_server, containerd, crio, kubernetes, swap, verify, workload
 from operations.file import write_script
-from operations.kubeadm import ready
+from operations.kubeadm import answers, ready
 
 KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
@@ -113,12 +113,24 @@ class World:
         (self.directory / "state.json").write_text(json.dumps(state))
 
     def holder(self, vip: str) -> str | None:
-        """The load balancer that carries the virtual IP and passes connections on."""
+        """The host that carries the virtual IP and passes connections on."""
         for node in self.nodes.values():
             up = node.active("haproxy.service") and node.active("keepalived.service")
             if up and f"{vip}/32" in node.files[KEEPALIVED]["text"]:
                 return node.name
         return None
+
+    def leads_to(self, endpoint: str, caller: Node) -> str | None:
+        """Who takes a machine's connections to an endpoint: a host, "site" for its own load balancer, or nobody."""
+        host, _, port = endpoint.rpartition(":")
+        address = caller.look_up(host)
+        if holder := self.holder(address or ""):
+            return holder if self.nodes[holder].balances_on() == port else None
+        if endpoint == self.cluster["site"]:
+            return "site"
+        return next(
+            (each.name for each in self.nodes.values() if (each.state["address"], "6443") == (address, port)), None
+        )
 
 
 class Node:
@@ -146,6 +158,27 @@ class Node:
     def runtime(self) -> str | None:
         """The runtime that runs here."""
         return next((name for name, unit in UNITS.items() if self.active(unit)), None)
+
+    def look_up(self, name: str) -> str | None:
+        """The address of a name, by /etc/hosts; the site's DNS knows its own load balancer only."""
+        if re.fullmatch(r"[\d.]+", name):
+            return name
+        rows = [line.split() for line in self.files.get("/etc/hosts", {"text": ""})["text"].splitlines()]
+        known = {row[1]: row[0] for row in rows if len(row) > 1}
+        return known.get(name) or ("10.9.9.9" if self.world.cluster["site"].startswith(f"{name}:") else None)
+
+    def reaches(self, target: str) -> str:
+        """What bash says of a connection to this address or name, and port."""
+        if not (address := self.look_up(target.rpartition(":")[0])):
+            return "Invalid argument"
+        hosts = {each.state["address"] for each in self.world.nodes.values()}
+        there = address in hosts or self.world.leads_to(target, self)
+        return str(self.state["lost"].get(target, "Connection refused" if there else "timeout"))
+
+    def balances_on(self) -> str | None:
+        """The port of HAProxy here."""
+        found = re.search(r"^ +bind \*:(\d+)$", self.files.get(HAPROXY, {"text": ""})["text"], re.MULTILINE)
+        return found[1] if found else None
 
     def unit(self, name: str) -> dict[str, Any]:
         if f"/etc/systemd/system/{name}" in self.files:
@@ -220,6 +253,7 @@ class Node:
             "running with swap on": not self.state["swap"],
             "ip_forward is not 1": self.state["sysctl"].get("net.ipv4.ip_forward") == "1",
             "modules are missing": set(self.state["modules"].values()) == {"loaded"},
+            "port 6443 is in use": not (control_plane and self.balances_on() == "6443"),
             "the host name does not resolve": f" {self.name}\n" in self.files["/etc/hosts"]["text"],
             "it is part of a cluster already": f"{KUBERNETES}/kubelet.conf" not in self.files,
         }
@@ -447,7 +481,7 @@ def known(node: Node, key: str) -> bool:
     return key not in BRIDGE or node.state["modules"]["br_netfilter"] == "loaded"
 
 
-def answers(name: str) -> Callable[[Node], str]:
+def own_answer(name: str) -> Callable[[Node], str]:
     """A runtime's own answer, from the configuration with which it was started."""
 
     def answer(node: Node) -> str:
@@ -477,7 +511,7 @@ def answers(name: str) -> Callable[[Node], str]:
 
 
 for _name in RUNTIMES:
-    fact(Runtime, runtime=_name, socket=SOCKETS[_name])(answers(_name))
+    fact(Runtime, runtime=_name, socket=SOCKETS[_name])(own_answer(_name))
 
 
 def installed(name: str) -> Callable[[Node], str]:
@@ -550,15 +584,14 @@ def _(node: Node, ports: str) -> str:
         }
     role = node.world.cluster["nodes"].get(node.name)
     for rule in port_rules():
-        if role and isinstance(rule.port, int) and rule.to == role.replace("-", "_"):
+        if role and rule.process and isinstance(rule.port, int) and rule.to == role.replace("-", "_"):
             there[rule.port] = f"kubelet.service {rule.process[:15]}"
     return "\n".join(f"{port:04X} {who}" for port, who in there.items() if str(port) in ports.split())
 
 
 @fact(Reach, targets=("ANY_targets",))
 def _(node: Node, targets: str) -> str:
-    lost = node.state["lost"]
-    return "\n".join(f"{target} {lost.get(target, 'Connection refused')}" for target in shlex.split(targets))
+    return "\n".join(f"{target} {node.reaches(target)}" for target in shlex.split(targets))
 
 
 @fact(Pings, addresses=("ANY_addresses",), mtu=1500)
@@ -901,9 +934,10 @@ def _(node: Node) -> None:
 def _(node: Node, stdin: str) -> None:
     documents = {each["kind"]: each for each in yaml.safe_load_all(stdin)}
     node.refuse_unprepared(control_plane=True, socket=cri_socket(documents["InitConfiguration"]))
-    endpoint = documents["ClusterConfiguration"]["controlPlaneEndpoint"].split(":")[0]
-    if node.world.cluster["nodes"] or not node.world.holder(endpoint):
+    endpoint = documents["ClusterConfiguration"]["controlPlaneEndpoint"]
+    if node.world.cluster["nodes"] or not node.world.leads_to(endpoint, node):
         raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
+    node.world.cluster["endpoint"] = endpoint
     node.become("control-plane", cri_socket(documents["InitConfiguration"]))
     node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
 
@@ -929,7 +963,7 @@ def _(node: Node, stdin: str) -> None:
     node.refuse_unprepared(control_plane=bool(control_plane), socket=cri_socket(document))
     seed = next(node.world.nodes[name] for name in cluster["nodes"])
     wrong = {
-        "no route to host": not node.world.holder(discovery["apiServerEndpoint"].split(":")[0]),
+        "no route to host": not node.world.leads_to(discovery["apiServerEndpoint"], node),
         "the token is unknown": discovery["token"] not in cluster["tokens"],
         "the CA is another": discovery["caCertHashes"] != [f"sha256:{seed.sha256(CA)}"],
         "the certificate key is another": control_plane
@@ -969,6 +1003,12 @@ def _(node: Node, name: str) -> None:
 def _(node: Node, address: str) -> None:
     if node.state["address"] != address or ADMIN not in node.files:
         raise Refused(f"https://{address}:6443/readyz did not answer")
+
+
+@command(like(answers("ANY_endpoint")), "read")  # type: ignore[arg-type]
+def _(node: Node, endpoint: str) -> None:
+    if CA not in node.files or not node.world.leads_to(endpoint, node):
+        raise Refused(f"https://{endpoint}/readyz did not answer as this cluster")
 
 
 @command(f"cat {ADMIN}", "read")
@@ -1020,9 +1060,9 @@ def _(node: Node) -> str:
     return json.dumps({"items": items})
 
 
-@command(like(f"{verify.KUBECTL} --server=https://ANY_vip:ANY_port get --raw=/readyz || true"), "read")
-def _(node: Node, vip: str, port: str) -> str:
-    return "ok" if node.world.holder(vip) else ""
+@command(like(f"{verify.KUBECTL} --server=https://ANY_endpoint get --raw=/readyz || true"), "read")
+def _(node: Node, endpoint: str) -> str:
+    return "ok" if node.world.leads_to(endpoint, node) else ""
 
 
 @command(rf"{workload.KUBECTL} apply -f - .*", "probe")

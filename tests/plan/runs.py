@@ -198,7 +198,12 @@ Groups = Mapping[str, Mapping[str, str]]
 
 
 def make_site(
-    directory: Path, bundle: Path, groups: Groups = GROUPS, own: Mapping[str, object] | None = None, **settings: object
+    directory: Path,
+    bundle: Path,
+    groups: Groups = GROUPS,
+    own: Mapping[str, object] | None = None,
+    site: str = "",
+    **settings: object,
 ) -> Site:
     """Bare machines; `settings` are laid over those of a site that works, `own` are those of one host."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -215,7 +220,8 @@ def make_site(
         lines.append(f"{group} = [{hosts}]\n")
     (directory / "inventory.py").write_text("".join(lines))
     nodes = {name: machine(address) for members in groups.values() for name, address in members.items()}
-    cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}}
+    # `site`: the endpoint at which the site itself balances.
+    cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)
 

@@ -23,6 +23,11 @@ def without(group: str) -> Make:
     return lambda directory, bundle: make_site(directory, bundle, GROUPS | {group: {}})
 
 
+def alone(**others: object) -> Make:
+    """Without load balancers."""
+    return lambda directory, bundle: make_site(directory, bundle, GROUPS | {"load_balancer": {}}, **others)
+
+
 def with_host(group: str, name: str, address: str) -> Make:
     return lambda directory, bundle: make_site(directory, bundle, GROUPS | {group: {**GROUPS[group], name: address}})
 
@@ -69,7 +74,7 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
         settings(kubernetes_version="v1.35.0"),
         ["bundle.lock is for Kubernetes v1.36.2, the settings ask for v1.35.0", "or change kubernetes_version"],
     ),
-    "no worker": (without("worker"), ["no host in group worker", "Add it to the inventory"]),
+    "no worker": (without("worker"), ["no host in group worker", "Add one to the inventory, or set"]),
     "no control plane": (without("control_plane"), ["no host in group control_plane", "Add it to the inventory"]),
     "no load balancer": (without("load_balancer"), ["no host in group load_balancer", "Add it to the inventory"]),
     "four control planes": (
@@ -118,7 +123,31 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "one port for the API and the bundle": (
         settings(bundle_port=6443),
-        ["bundle_port 6443: is the API's port too (api_port)", "Choose another"],
+        ["bundle_port 6443: is needed for the API on the virtual IP on lb1, lb2. Choose another"],
+    ),
+    "load balancers where the control planes are to balance": (
+        settings(load_balancing="control-planes"),
+        ['lb1, lb2: in group load_balancer, which load_balancing "control-planes" does not have'],
+    ),
+    "a virtual IP outside the subnet of control planes that balance": (
+        alone(load_balancing="control-planes", vip="10.9.9.9"),
+        ["cp1 to cp3: vip 10.9.9.9 is outside 10.0.0.0/24, the subnet of its own address", "Choose an address inside"],
+    ),
+    "nobody who balances three control planes": (
+        alone(load_balancing="none"),
+        ['load_balancing "none": the API is at one control plane only, and the inventory has 3'],
+    ),
+    "no virtual IP": (settings(vip=None), ['vip: must be set for load_balancing "dedicated"']),
+    "an external load balancer that nobody knows": (
+        alone(load_balancing="external", control_plane_endpoint="k8s.example.org"),
+        [
+            "the name of control_plane_endpoint k8s.example.org:6443 is not known here.",
+            "Enter it in the DNS that they ask, or in /etc/hosts. (check: endpoint-name)",
+        ],
+    ),
+    "an external load balancer that does not answer": (
+        alone(load_balancing="external", control_plane_endpoint="10.0.0.99"),
+        ["w3: control_plane_endpoint 10.0.0.99:6443 is not reached: no answer", "check: endpoint"],
     ),
     "a setting that does not exist": (
         settings(pod_subent="10.244.0.0/16"),
@@ -132,7 +161,7 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
         settings(kubelet_config={"maxPod": 20}, cluster_configuration={"controlPlaneEndpoint": "10.0.0.1:6443"}),
         [
             "  - kubelet_config.maxPod: KubeletConfiguration has no such field; did you mean maxPods?",
-            "  - cluster_configuration.controlPlaneEndpoint: is not taken from here: set `vip` and `api_port` instead.",
+            "  - cluster_configuration.controlPlaneEndpoint: is not taken from here: set `vip` and `api_port`",
         ],
     ),
     "a value of a wrong type, of some hosts": (

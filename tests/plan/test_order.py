@@ -83,10 +83,14 @@ def test_both_load_balancers_serve_before_init(run: Run) -> None:
 
 def test_init_runs_once_and_answers_before_any_join(run: Run) -> None:
     (init,) = run.like("kubeadm init --", "change")
-    (answered,) = (each for each in run.like("/readyz", "read") if each["host"] == FIRST and "curl" in each["command"])
+    # By itself, then through the load balancers.
+    asked = [each for each in run.like("/readyz", "read") if "curl" in each["command"]]
+    answered, balanced = (each for each in asked if each["host"] == FIRST)
+    assert "https://10.0.0.21:6443/readyz" in answered["command"]
+    assert "https://10.0.0.100:6443/readyz" in balanced["command"]
     assert init["host"] == FIRST
-    assert init["ended"] < answered["began"]
-    assert answered["ended"] < begins(run.like("kubeadm join", "change"))
+    assert init["ended"] < answered["began"] < answered["ended"] < balanced["began"]
+    assert balanced["ended"] < begins(run.like("kubeadm join", "change"))
 
 
 def test_control_planes_join_one_at_a_time_in_the_order_of_the_inventory(run: Run) -> None:

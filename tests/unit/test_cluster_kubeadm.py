@@ -33,7 +33,7 @@ def init(**others: Any) -> dict[str, Any]:
 
 
 def join(node: Node, key: str | None, **others: Any) -> Any:
-    (document,) = documents(kubeadm.join_documents(settings(**others), node, TOKEN, HASH, key)).values()
+    (document,) = documents(kubeadm.join_documents(settings(**others), TOPOLOGY, node, TOKEN, HASH, key)).values()
     return document
 
 
@@ -270,7 +270,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         {"kubelet_config": {"cgroupDriver": "cgroupfs", "kind": "KubeletConfiguration"}},
         [
             "kubelet_config.kind: is not taken from here: it follows from kubernetes_version",
-            "kubelet_config.cgroupDriver: is not taken from here: containerd has systemd's too.",
+            "kubelet_config.cgroupDriver: is not taken from here: the container runtime has systemd's too.",
         ],
     ),
     (
@@ -324,7 +324,7 @@ def test_a_hosts_own_kubelet_configuration_is_a_patch_of_the_clusters() -> None:
     shared, own = settings(kubelet_config={"maxPods": 20}), settings(kubelet_config={"maxPods": 50})
     assert configuration.kubelet_patch(shared, shared) is None
     assert yaml.safe_load(configuration.kubelet_patch(own, shared) or "") == {"maxPods": 50}
-    text = kubeadm.join_documents(own, W1, TOKEN, HASH, None, patches=True)
+    text = kubeadm.join_documents(own, TOPOLOGY, W1, TOKEN, HASH, None, patches=True)
     assert documents(text)["JoinConfiguration"]["patches"] == {"directory": "/etc/kubernetes/patches"}
     assert "patches" not in join(W1, None)
 

@@ -14,8 +14,8 @@ CP1, CP2 = (Node(f"cp{number}", IPv4Address(f"10.0.0.2{number}")) for number in 
 LB1, LB2 = (Node(f"lb{number}", IPv4Address(f"10.0.0.1{number}")) for number in (1, 2))
 W1 = Node("w1", IPv4Address("10.0.0.31"))
 TOPOLOGY = Topology(control_planes=(CP1, CP2), workers=(W1,), load_balancers=(LB1, LB2))
-ROLES = {"control_plane", "worker", "load_balancer", "bundle_server"}
-OUTSIDE = {"client", "control_machine", "time_server"}
+ROLES = {"control_plane", "worker", "load_balancer", "balancer", "bundle_server"}
+OUTSIDE = {"client", "control_machine", "time_server", "site_load_balancer"}
 
 
 def settings(**changes: Any) -> Settings:
@@ -75,5 +75,5 @@ def test_packets_of_pods_need_their_port_only_where_they_are_wrapped() -> None:
 def test_the_document_says_what_cannot_be_tried() -> None:
     text = markdown()
     assert "| 8472 | udp | control plane, worker | control plane, worker | pods' packets (flannel, VXLAN) |" in text
-    assert "| - | vrrp | load balancer | load balancer | Keepalived (IP protocol 112) | always |" in text
+    assert "| - | vrrp | balancer | balancer | Keepalived (IP protocol 112) | always |" in text
     assert "UDP and VRRP say nothing when nobody listens" in text

@@ -30,6 +30,7 @@ from facts.swap import Swap
 
 MIB = 2**20
 VIP = "10.0.0.100"
+SITE = "api.example.org:443"
 
 
 def nodes(**addresses: int) -> tuple[Node, ...]:
@@ -170,6 +171,11 @@ def old_cgroups(**settings: Any) -> Change:
 
 def lost(source: str, target: str, words: str) -> Change:
     return lambda seen: state("reached", source, **{target: words})(seen)
+
+
+def external(seen: Seen) -> Seen:
+    """The site's own load balancer is used."""
+    return given(seen, load_balancing="external", control_plane_endpoint=SITE)
 
 
 def unreached(target: str, words: str = "timeout") -> Change:
@@ -434,7 +440,7 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
         (
             state("answers", "lb2", **{VIP: "52:54:00:12:34:56"}),
             (),
-            f"vip {VIP}: something answers at it already (52:54:00:12:34:56, as seen by lb2) and no load balancer "
+            f"vip {VIP}: something answers at it already (52:54:00:12:34:56, as seen by lb2) and no balancing host "
             "has it",
         ),
         (
@@ -448,7 +454,21 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
         (
             state("answers", "lb2", **{"10.0.0.11": None}),
             ("lb2",),
-            "the load balancer 10.0.0.11 does not answer ARP here",
+            "10.0.0.11, which balances too, does not answer ARP here",
+        )
+    ],
+    "endpoint-name": [
+        (
+            both(external, lost("w1", SITE, "Invalid argument")),
+            ("w1",),
+            f"the name of control_plane_endpoint {SITE} is not known here",
+        )
+    ],
+    "endpoint": [
+        (
+            both(external, lost("cp2", SITE, "timeout")),
+            ("cp2",),
+            f"control_plane_endpoint {SITE} is not reached: no answer",
         )
     ],
     "time": [
@@ -672,7 +692,7 @@ def test_the_virtual_ip_on_a_host_that_is_no_load_balancer_is_found() -> None:
         ]
         return state("hardware", "w1", addresses=rows)(seen)
 
-    what = f"vip {VIP}: is on an interface here, and this is no load balancer"
+    what = f"vip {VIP}: is on an interface here, and this host does not balance"
     assert judge(change(well())) == [Finding("vip-taken", ("w1",), what)]
 
 

@@ -74,10 +74,6 @@ def test_the_runtime_is_as_settings_and_bundle_say() -> None:
     assert (CONTAINERD.socket, CONTAINERD.unit) == ("/run/containerd/containerd.sock", "containerd.service")
 
 
-def test_the_runtime_has_the_cgroup_driver_of_a_kubelet_that_is_set_otherwise() -> None:
-    assert wanted(settings(kubelet_config={"cgroupDriver": "cgroupfs"}), lock("containerd")).driver == "cgroupfs"
-
-
 def test_a_bundle_says_whether_its_runtime_is_a_package() -> None:
     assert not is_carried(lock("containerd"))
     assert is_carried(lock(containerd="v2.3.7"))

@@ -13,9 +13,12 @@ from cluster.settings import NAMES, PER_HOST, SettingsError, disagreements, load
 VIP = {"vip": "10.0.0.100"}
 # At least one wrong value of every setting.
 BAD: list[tuple[str, Any]] = [
+    ("load_balancing", "haproxy"),
     ("vip", "10.0.0.300"),
     ("vip", "fd00::1"),
     ("vip", "api.example.org"),
+    ("control_plane_endpoint", "10.0.0.300:6443"),
+    ("control_plane_endpoint", "https://api.example.org:6443"),
     ("cluster_name", "My_Cluster"),
     ("cluster_name", ""),
     ("cluster_name", "a" * 64),
@@ -44,6 +47,7 @@ BAD: list[tuple[str, Any]] = [
     ("dns_domain", "cluster..local"),
     ("dns_domain", "cluster.local."),
     ("api_cert_extra_sans", "one.example.org"),
+    ("allow_scheduling_on_control_planes", "maybe"),
     ("cni", "calico"),
     ("flannel_backend", "udp"),
     ("init_configuration", "taints: []"),
@@ -67,12 +71,13 @@ def refusal(data: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_one_setting_is_enough_and_the_rest_have_defaults() -> None:
+def test_one_setting_is_enough_here_and_the_rest_have_defaults() -> None:
     settings = load(VIP)
     assert settings.vip == IPv4Address("10.0.0.100")
     assert settings.kubernetes_version == "v1.36.2"
     assert settings.pod_subnet == IPv4Network("10.244.0.0/16")
     assert (settings.api_port, settings.kubelet_config, settings.waived_checks) == (6443, {}, ())
+    assert (settings.load_balancing, settings.control_plane_endpoint) == ("dedicated", None)
     assert (settings.bundle_public_key, settings.bundle_servers, settings.bundle_port) == (None, (), 5443)
     assert settings.image_delivery == "load"
 
@@ -93,10 +98,22 @@ def test_what_pyinfra_and_its_connectors_keep_with_a_host_is_passed_over() -> No
     assert load({**VIP, **foreign}) == load(VIP)
 
 
-def test_a_setting_that_must_be_set_says_so_and_what_it_is() -> None:
-    assert refusal({}) == (
+@pytest.mark.parametrize(
+    ("mode", "port", "virtual_ip"),
+    [("dedicated", 6443, VIP["vip"]), ("control-planes", 8443, VIP["vip"]), ("external", 6443, None),
+     ("none", 6443, None)],
+)  # fmt: skip
+def test_the_port_and_the_virtual_ip_follow_from_who_balances(mode: str, port: int, virtual_ip: str | None) -> None:
+    settings = load({**VIP, "load_balancing": mode})
+    assert settings.api_port == port
+    assert settings.virtual_ip == (IPv4Address(virtual_ip) if virtual_ip else None)
+    assert load({**VIP, "load_balancing": mode, "api_port": 9443}).api_port == 9443
+
+
+def test_a_refusal_says_what_was_left_alone_and_where_to_look() -> None:
+    assert refusal({"vip": "x"}) == (
         "These settings cannot work; nothing was changed on any host:\n"
-        "  - vip: must be set. Virtual IP that Keepalived holds on one load balancer; the API's address.\n"
+        "  - vip: Input is not a valid IPv4 address, not 'x'\n"
         "Correct them in the inventory or in group_data/; docs/settings.md describes each."
     )
 
@@ -173,7 +190,7 @@ def test_markdown_has_a_row_of_every_setting_with_its_default_and_meaning() -> N
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == list(NAMES)
     assert all(row.count("|") == 4 and not row.endswith("None |") for row in rows)
-    assert "| `vip` | required | Virtual IP that Keepalived holds on one load balancer; the API's address. |" in rows
+    assert "| `image_delivery` | `'load'` | `load`: images are" in text
     assert "| `pod_subnet` | `'10.244.0.0/16'` | Addresses of pods; a /24 per node. |" in rows
     assert "| `kubelet_config` | `{}` | Merged into KubeletConfiguration (kubelet.config.k8s.io/v1beta1). |" in rows
     assert "| `ntp_servers` | `[]` | Time servers inside the closed network, for chrony. |" in rows

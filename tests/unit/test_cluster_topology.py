@@ -41,14 +41,18 @@ def test_nodes_are_in_order_and_the_first_control_plane_is_the_inventorys() -> N
     assert WHOLE.first_control_plane.name == "cp1"
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [("control_planes", "control_plane"), ("workers", "worker"), ("load_balancers", "load_balancer")],
-)
-def test_a_group_without_hosts_is_refused(group: str, name: str) -> None:
-    assert problems(**{group: ()}) == [
-        f"no host in group {name}: the cluster needs at least one. Add it to the inventory."
+def test_a_cluster_without_a_control_plane_is_refused() -> None:
+    assert problems(control_planes=()) == [
+        "no host in group control_plane: the cluster needs at least one. Add it to the inventory."
     ]
+
+
+def test_a_cluster_without_a_worker_is_refused_unless_control_planes_take_pods() -> None:
+    assert problems(workers=()) == [
+        "no host in group worker: ordinary pods would have nowhere to run. Add one to the inventory, or set "
+        "`allow_scheduling_on_control_planes`."
+    ]
+    assert problems({"allow_scheduling_on_control_planes": True}, workers=()) == []
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -86,12 +90,6 @@ def test_a_name_that_no_node_can_have_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["w", "w1", "1", "w1.example.org", "a" * 63])
 def test_a_name_that_a_node_can_have_is_taken(name: str) -> None:
     assert problems(workers=(Node(name, IPv4Address("10.0.0.31")),)) == []
-
-
-def test_a_virtual_ip_that_a_host_has_is_refused() -> None:
-    assert problems({"vip": "10.0.0.12"}) == [
-        "vip 10.0.0.12: is the address of lb2. Choose an address that no host has."
-    ]
 
 
 def test_pod_and_service_networks_that_overlap_are_refused() -> None:
@@ -137,20 +135,21 @@ def test_the_bundle_is_served_by_the_load_balancers_or_whom_the_settings_name(
     assert [node.name for node in bundle_servers(WHOLE, settings)] == found
 
 
+@pytest.mark.parametrize(("count", "found"), [(1, ["cp1"]), (3, ["cp1", "cp2"]), (5, ["cp1", "cp2"])])
+def test_without_load_balancers_the_first_control_planes_serve_the_bundle(count: int, found: list[str]) -> None:
+    control_planes = nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(1, count + 1)))
+    alone = Topology(control_planes=control_planes, workers=WHOLE.workers, load_balancers=())
+    assert [node.name for node in bundle_servers(alone, load({}))] == found
+
+
 def test_a_server_of_the_bundle_that_is_not_in_the_inventory_is_refused() -> None:
     assert problems({"bundle_servers": ["lb1", "w9", "mirror"]}) == [
-        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers."
+        f"bundle_servers: {name} is not in the inventory. Name hosts of it, or none for the load balancers or, without "
+        "these, control planes."
         for name in ("w9", "mirror")
     ]
 
 
-def test_a_port_for_the_bundle_that_is_the_apis_is_refused() -> None:
-    assert problems({"bundle_port": 6443}) == [
-        "bundle_port 6443: is the API's port too (api_port), and both are on load balancers. Choose another."
-    ]
-    assert problems({"bundle_port": 6443, "api_port": 8443}) == []
-
-
 def test_every_problem_is_reported_at_once() -> None:
-    found = problems({"vip": "10.0.0.21", "service_subnet": "10.244.0.0/20"}, workers=nodes("W=10.0.0.22"))
-    assert len(found) == 4
+    found = problems({"service_subnet": "10.244.0.0/20"}, workers=nodes("W=10.0.0.22"))
+    assert len(found) == 3

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from bundle import catalogue, components, releases
 from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository, Runtime
-from cluster import configuration, findings, ports, settings
+from cluster import balancing, configuration, findings, ports, settings
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology, check
@@ -77,14 +77,30 @@ def test_group_data_holds_settings_that_there_are() -> None:
     assert example().vip == IPv4Address("192.0.2.100")
 
 
-def test_the_example_site_could_exist() -> None:
-    inventory = names("inventories/prod.py")
-    assert set(inventory) == set(GROUPS)
-    groups = {
-        GROUPS[group]: tuple(Node(name, IPv4Address(data["address"])) for name, data in members)
-        for group, members in inventory.items()
+@pytest.mark.parametrize(
+    ("site", "mode"),
+    [("prod", "dedicated"), ("compact", "control-planes"), ("external", "external"), ("small", "none")],
+)
+def test_the_example_sites_could_exist(site: str, mode: str) -> None:
+    inventory = {group: members for group, members in names(f"inventories/{site}.py").items() if group in GROUPS}
+    groups: dict[str, tuple[Node, ...]] = dict.fromkeys(GROUPS.values(), ())
+    for group, members in inventory.items():
+        hosts, own = members if isinstance(members, tuple) else (members, {})
+        groups[GROUPS[group]] = tuple(Node(name, IPv4Address(data["address"])) for name, data in hosts)
+        settings = load(names("group_data/all.py") | own)
+        assert settings.load_balancing == mode
+    topology = Topology(**groups)
+    assert check(topology, settings) + balancing.check(topology, settings) == []
+
+
+def test_every_inventory_but_the_labs_is_looked_at_here() -> None:
+    assert {path.stem for path in (ROOT / "inventories").glob("*.py")} == {
+        "prod",
+        "compact",
+        "external",
+        "small",
+        "lab",
     }
-    assert check(Topology(**groups), example()) == []
 
 
 def test_every_deploy_that_the_readme_names_is_there_and_the_other_way_round() -> None:

@@ -12,6 +12,7 @@ import yaml
 from harness import Command, Hosts, InTurn, recorded
 from pyinfra.api import OperationError
 
+from cluster.endpoint import Endpoint
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
@@ -27,7 +28,14 @@ BARE = {CLUSTER: ["none", ""], NODE: []}
 INITIALISED = {CLUSTER: recorded("ClusterConfig.cluster-cp1"), NODE: recorded("KubeadmNode.cluster-cp1")}
 JOINED_WORKER = {CLUSTER: ["none", ""], NODE: recorded("KubeadmNode.cluster-w1")}
 LEFT_BEHIND = {CLUSTER: ["none", ""], NODE: ["file kubelet.conf"]}
-ISSUES = {JoinInfo().command(): [], "kubeadm token create": [], "upload-certs": [], "member remove": []}
+ENDPOINT = kubeadm.answers(Endpoint(IPv4Address("10.88.0.10"), 6443))
+ISSUES = {
+    ENDPOINT: [],
+    JoinInfo().command(): [],
+    "kubeadm token create": [],
+    "upload-certs": [],
+    "member remove": [],
+}
 # A cluster of the first control plane only, which other nodes may join.
 ALONE = {**INITIALISED, **ISSUES, CLUSTER: ["initialised", '{"items": []}']}
 READY = Command(kubeadm.ready("10.88.0.21"))
@@ -194,6 +202,23 @@ def test_credentials_are_issued_once_a_run(hosts: Make) -> None:
         command.text for _, command in ran.ran if "token create" in command.text or "upload-certs" in command.text
     ]
     assert len(issued) == 2
+
+
+def test_nothing_is_issued_and_nobody_joins_where_the_endpoint_does_not_answer(hosts: Make) -> None:
+    silent = {ENDPOINT: {"success": False, "stderr": "https://10.88.0.10:6443/readyz did not answer as this cluster"}}
+    ran = hosts({"cp1": {**ALONE, **silent}, "w1": BARE})
+    with pytest.raises(
+        OperationError, match=r"^cp1: asking for the API where joining nodes will failed for w1: https:"
+    ):
+        ran.execute(kubeadm.join, "w1", **arguments(W1, control_plane=False))
+    assert not [command for _, command in ran.ran if "token create" in command.text]
+
+
+def test_the_endpoint_is_asked_once_a_run(hosts: Make) -> None:
+    ran = hosts({"cp1": ALONE, "cp2": BARE, "w1": BARE})
+    ran.execute(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
+    ran.execute(kubeadm.join, "w1", **arguments(W1, control_plane=False))
+    assert [name for name, command in ran.ran if "10.88.0.10:6443/readyz" in command.text] == ["cp1"]
 
 
 def test_token_that_init_made_is_not_made_again(hosts: Make) -> None:

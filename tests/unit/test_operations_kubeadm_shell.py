@@ -10,6 +10,7 @@ import pytest
 from harness import Hosts, InTurn, Machine
 from pyinfra.context import ctx_host
 
+from cluster.endpoint import Endpoint
 from cluster.settings import load
 from cluster.topology import Node, Topology
 from facts.kubeadm import ClusterConfig, KubeadmNode
@@ -57,6 +58,27 @@ def test_waiting_for_the_api_fails_with_kubelets_words_when_time_runs_out(machin
         "kubelet: no such image",
         "CONTAINER STATE",
     ]
+
+
+ENDPOINT = Endpoint("api.example.org", 6443)
+
+
+def test_the_endpoint_is_asked_by_its_name_and_must_have_the_clusters_ca(machine: Machine) -> None:
+    machine.program("curl", f'echo "$@" > {machine.root}/asked')
+    assert machine.sh(kubeadm.answers(ENDPOINT)).returncode == 0
+    asked = machine.path("asked").read_text()
+    assert f"--cacert {machine.root}/etc/kubernetes/pki/ca.crt https://api.example.org:6443/readyz" in asked
+
+
+def test_an_endpoint_that_does_not_answer_fails_with_the_last_reason(machine: Machine) -> None:
+    machine.program("curl", "echo 'curl: (60) SSL certificate problem: self-signed certificate' >&2; exit 60")
+    machine.program("sleep", "exit 0")
+    ran = machine.sh(kubeadm.answers(ENDPOINT, seconds=2))
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "https://api.example.org:6443/readyz did not answer as this cluster in 2 s, though its API server is up: curl: "
+        "(60) SSL certificate problem: self-signed certificate. Mend the load balancer or DNS name, then run again.\n"
+    )
 
 
 def test_waiting_for_a_kubeadm_ends_with_it_and_fails_when_time_runs_out(hosts: Make, machine: Machine) -> None:

@@ -11,6 +11,7 @@ import pytest
 from harness import Command, Hosts, Machine, answer, recorded
 from pyinfra.context import ctx_host
 
+from cluster.endpoint import Endpoint
 from cluster.settings import load
 from cluster.topology import Node, Topology
 from facts.etcd import Members
@@ -117,10 +118,10 @@ def test_haproxy_that_does_not_answer_is_named(state: Any) -> None:
         ("[-]etcd failed", ["https://10.88.0.10:6443/readyz answers ['[-]etcd failed']"]),
     ],
 )
-def test_api_through_the_virtual_ip_must_say_ok(hosts: Make, said: str, found: list[str]) -> None:
+def test_api_through_its_endpoint_must_say_ok(hosts: Make, said: str, found: list[str]) -> None:
     ran = hosts({"cp1": {"--server=https://10.88.0.10:6443 get --raw=/readyz": said}})
     ctx_host.set(ran.inventory.get_host("cp1"))
-    assert verify.through_vip("cp1", IPv4Address("10.88.0.10"), 6443) == found
+    assert verify.through_endpoint("cp1", Endpoint(IPv4Address("10.88.0.10"), 6443)) == found
 
 
 PROBES = {
