@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from bundle import catalogue, components
-from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository
+from bundle.catalogue import Catalogue, Component, Download, Module, OpenApi, Recipe, Release, Repository
 from cluster.settings import Settings, load, markdown
 from cluster.topology import Node, Topology, check
 
@@ -24,6 +24,7 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.": Component,
     "components.NAME.download.": Download,
     "components.NAME.build.": Module,
+    "components.NAME.build.openapi.": OpenApi,
     "recipes.NAME.": Recipe,
     "packages.NAME.": Release,
     "packages.NAME.repositories.NAME.": Repository,
