@@ -446,8 +446,8 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
         (
             state("answers", "lb2", **{VIP: "02:00:00:00:00:32"}),
             (),
-            f"vip {VIP}: something answers at it already (02:00:00:00:00:32 of w2, as seen by lb2) and no load "
-            "balancer has it",
+            f"vip {VIP}: something answers at it already (02:00:00:00:00:32 of w2, as seen by lb2) and no "
+            "balancing host has it",
         ),
     ],
     "vrrp-peers": [
