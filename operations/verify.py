@@ -22,33 +22,50 @@ KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s
 
 
 def nodes_not_ready(nodes: dict[str, Any], wanted: list[str]) -> list[str]:
-    """Findings from `kubectl get nodes -o json`: nodes that are missing or not Ready."""
-    ready = {
-        item["metadata"]["name"]
+    """Findings from `kubectl get nodes -o json`: nodes that are missing, not Ready, or short of something.
+
+    Of its conditions but Ready each says by "True" that something is wrong
+    (https://kubernetes.io/docs/reference/node/node-status/#condition).
+    """
+    found = {
+        item["metadata"]["name"]: {row["type"]: row for row in item["status"].get("conditions", [])}
         for item in nodes["items"]
-        for condition in item["status"].get("conditions", [])
-        if condition["type"] == "Ready" and condition["status"] == "True"
     }
-    present = {item["metadata"]["name"] for item in nodes["items"]}
-    return [
-        f"node {name} is {'not Ready' if name in present else 'not in the cluster'}"
-        for name in wanted
-        if name not in ready
-    ]
+    findings = []
+    for name in wanted:
+        if name not in found:
+            findings.append(f"node {name} is not in the cluster")
+            continue
+        ready = found[name].pop("Ready", {})
+        if ready.get("status") != "True":
+            findings.append(f"node {name} is not Ready{_because(ready)}")
+        findings += [
+            f"node {name} has {kind}{_because(row)}" for kind, row in found[name].items() if row["status"] == "True"
+        ]
+    return findings
+
+
+def _because(row: dict[str, Any]) -> str:
+    return f" ({row['message']})" if row.get("message") else ""
 
 
 def pods_not_running(pods: dict[str, Any]) -> list[str]:
     """Findings from `kubectl get pods -A -o json`: pods that neither run, all containers ready, nor succeeded."""
     findings = []
     for item in pods["items"]:
-        phase = item["status"].get("phase")
-        ready = all(status["ready"] for status in item["status"].get("containerStatuses", []))
-        if phase == "Succeeded" or (phase == "Running" and ready):
+        status = item["status"]
+        containers = status.get("containerStatuses", [])
+        ready = all(each["ready"] for each in containers)
+        if status.get("phase") == "Succeeded" or (status.get("phase") == "Running" and ready):
             continue
-        findings.append(
-            f"pod {item['metadata']['namespace']}/{item['metadata']['name']} is {phase}, containers "
-            f"{'ready' if ready else 'not ready'}"
-        )
+        name = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+        waiting = [each["state"]["waiting"] for each in containers if each.get("state", {}).get("waiting")]
+        unmet = [
+            row for row in status.get("conditions", []) if row["status"] != "True" and row["type"] == "PodScheduled"
+        ]
+        words = [row.get("message") or row.get("reason") for row in (*waiting, *unmet)]
+        why = f" ({'; '.join(dict.fromkeys(each for each in words if each))})" if any(words) else ""
+        findings.append(f"pod {name} is {status.get('phase')}, containers {'ready' if ready else 'not ready'}{why}")
     return findings
 
 
