@@ -272,7 +272,7 @@ def check(c: Context) -> None:
 
 @task
 def test(c: Context, full: bool = False) -> None:
-    """Every check and every test, the lab's included; with --full, of every minor of Kubernetes."""
+    """Every check and every test, the lab's included; with --full, of every minor of Kubernetes and every topology."""
     check(c)
     ensure_packages((*bundle.build.APT_PACKAGES, *bundle.build.RPM_PACKAGES, "docker-registry", "nginx"))
     run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan", "tests/bundle")
@@ -284,6 +284,8 @@ def test(c: Context, full: bool = False) -> None:
     lab_up(c)
     try:
         run(PYTHON, "-m", "pytest", "-v", "tests/lab")
+        if full:
+            run(PYTHON, "-m", "pytest", "-v", "tests/lab/full")
     finally:
         lab_down(c)
 
