@@ -73,6 +73,7 @@ if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
     bootstrap()
 
 from invoke import Collection, Context, Exit, Program, task
+from pyinfra.api.exceptions import PyinfraError
 
 import bundle.build
 import bundle.catalogue
@@ -90,6 +91,7 @@ import cluster.ports
 import cluster.settings
 import lab.lab
 import lab.layout
+import tools.settings
 
 BUNDLE = ROOT / "dist" / "bundle"
 # What a site changes of bundle/catalogue.yaml; there need not be one.
@@ -97,6 +99,14 @@ SITE = ROOT / "bundle.yaml"
 LAB = "inventories/lab.py"
 KUBECTL = BUNDLE / "bin" / "kubectl"
 KUBECONFIG = ROOT / "secrets" / "lab" / "admin.conf"
+# What is said without a traceback.
+ERRORS = (
+    bundle.command.BuildError,
+    bundle.verify.BundleError,
+    cluster.settings.SettingsError,
+    lab.layout.LabError,
+    PyinfraError,
+)
 # What the first word after a task is, where it may be left out; invoke takes no such word without its flag.
 OPTIONAL = {"bundle.verify": "--directory", "bundle.inspect": "--directory", "bundle.push": "--inventory"}
 
@@ -303,7 +313,13 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
 
 
 @task
-def settings(c: Context) -> None:
+def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
+    """Show every setting of an inventory's hosts: its value, the file that it is from, and what it means."""
+    print(tools.settings.text(tools.settings.read(Path(inventory))))
+
+
+@task
+def docs(c: Context) -> None:
     """Write the documents of settings, configuration, compatibility, checks and ports anew from what they describe."""
     described = {"settings": cluster.settings, "configuration": cluster.configuration}
     described |= {"compatibility": cluster.compatibility, "preflight": cluster.findings, "ports": cluster.ports}
@@ -318,6 +334,7 @@ namespace = Collection(
     bench,
     bench_bundle,
     settings,
+    docs,
     Collection(
         "bundle",
         bundle_build,
@@ -343,7 +360,7 @@ def main() -> None:
         words.insert(1, OPTIONAL[words[0]])
     try:
         Program(namespace=namespace, name="tasks.py", version="0.1.0").run(["tasks.py", *words])
-    except (bundle.command.BuildError, bundle.verify.BundleError, lab.layout.LabError) as error:
+    except ERRORS as error:
         fail(str(error))
 
 

@@ -49,12 +49,12 @@ def example() -> Settings:
     ("name", "module"), [("settings", settings), ("preflight", findings), ("ports", ports)], ids=lambda each: str(each)
 )
 def test_a_reference_is_of_what_it_describes(name: str, module: Any) -> None:
-    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py settings writes it anew"
+    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py docs writes it anew"
 
 
 def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_taken() -> None:
     text = (ROOT / "docs/configuration.md").read_text()
-    assert text == configuration.markdown(), "python3 tasks.py settings writes it anew"
+    assert text == configuration.markdown(), "python3 tasks.py docs writes it anew"
     example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
     own: dict[str, Any] = {}
     exec(example, own)
