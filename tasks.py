@@ -73,7 +73,6 @@ if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
     bootstrap()
 
 from invoke import Collection, Context, Exit, Program, task
-from pyinfra.api.exceptions import PyinfraError
 
 import bundle.build
 import bundle.catalogue
@@ -91,7 +90,6 @@ import cluster.ports
 import cluster.settings
 import lab.lab
 import lab.layout
-import tools.settings
 
 BUNDLE = ROOT / "dist" / "bundle"
 # What a site changes of bundle/catalogue.yaml; there need not be one.
@@ -99,14 +97,6 @@ SITE = ROOT / "bundle.yaml"
 LAB = "inventories/lab.py"
 KUBECTL = BUNDLE / "bin" / "kubectl"
 KUBECONFIG = ROOT / "secrets" / "lab" / "admin.conf"
-# What is said without a traceback.
-ERRORS = (
-    bundle.command.BuildError,
-    bundle.verify.BundleError,
-    cluster.settings.SettingsError,
-    lab.layout.LabError,
-    PyinfraError,
-)
 # What the first word after a task is, where it may be left out; invoke takes no such word without its flag.
 OPTIONAL = {"bundle.verify": "--directory", "bundle.inspect": "--directory", "bundle.push": "--inventory"}
 
@@ -315,7 +305,7 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
 @task
 def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
     """Show every setting of an inventory's hosts: its value, the file that it is from, and what it means."""
-    print(tools.settings.text(tools.settings.read(Path(inventory))))
+    raise Exit(code=subprocess.run([PYTHON, "-m", "tools.settings", inventory], check=False).returncode)
 
 
 @task
@@ -360,7 +350,7 @@ def main() -> None:
         words.insert(1, OPTIONAL[words[0]])
     try:
         Program(namespace=namespace, name="tasks.py", version="0.1.0").run(["tasks.py", *words])
-    except ERRORS as error:
+    except (bundle.command.BuildError, bundle.verify.BundleError, lab.layout.LabError) as error:
         fail(str(error))
 
 

@@ -1,8 +1,13 @@
-"""The settings of an inventory's hosts, with the files that they are from, for people. No host is asked."""
+"""The settings of an inventory's hosts, with the files that they are from, for people. No host is asked.
+
+python -m tools.settings inventories/prod.py
+"""
 
 from __future__ import annotations
 
 import re
+import signal
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -10,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Inventory, State
-from pyinfra.api.exceptions import InventoryError
+from pyinfra.api.exceptions import InventoryError, PyinfraError
 from pyinfra.context import ctx_state
 from pyinfra_cli.inventory import make_inventory
 
 from cluster.origins import Row, rows
-from cluster.settings import Settings
+from cluster.settings import Settings, SettingsError
 
 
 def read(inventory: Path) -> list[Row]:
@@ -62,3 +67,11 @@ def text(found: Sequence[Row]) -> str:
 def _plain(value: Any) -> Any:
     """Networks and addresses as people write them."""
     return value if isinstance(value, bool | int | tuple | dict | None) else str(value)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # people end it by `head` and `less`
+    try:
+        print(text(read(Path(sys.argv[1]))))
+    except (PyinfraError, SettingsError) as problem:
+        sys.exit(f"error: {problem}")
