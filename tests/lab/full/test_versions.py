@@ -6,16 +6,14 @@ With the bundle's own, which every other test has, there is one for each version
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from lab import lab, layout
-from tests.lab.nodes import MEASURED, ROOT, changes, deployed, pyinfra, ssh
+from tests.lab.full.bundles import built
+from tests.lab.nodes import MEASURED, changes, deployed, pyinfra, ssh
 
 RELEASES = {"v1.21.14": "v1beta2", "v1.27.4": "v1beta3"}
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
@@ -30,20 +28,9 @@ class Cluster:
     run: str
 
 
-def built(version: str, directory: Path) -> Path:
-    """A bundle of this version, by the task and the one line of bundle.yaml that people write."""
-    site, output = directory / "bundle.yaml", ROOT / "dist" / f"bundle-{version}"
-    site.write_text(f"kubernetes_version: {version}\n")
-    subprocess.run(
-        [sys.executable, "tasks.py", "bundle", "build", "--site", str(site), "--output", str(output)],
-        cwd=ROOT, check=True, timeout=3600,
-    )  # fmt: skip
-    return output
-
-
 @pytest.fixture(scope="module", params=RELEASES)
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    bundle = built(request.param, tmp_path_factory.mktemp("site"))
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    bundle = built(request.param, f"kubernetes_version: {request.param}\n")
     lab.down()
     lab.up(layout.topology("compact"), str(bundle))
     plan = deployed("cluster", "--dry")
