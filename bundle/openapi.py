@@ -25,15 +25,17 @@ def tree(
     module: Module,
     wanted: OpenApi,
     replaced: Sequence[tuple[str, str]],
+    staged: Sequence[str],
     directory: Path,
     env: Mapping[str, str],
 ) -> Path:
     """A copy of the module's tree, in a directory, with its definitions.
 
-    `replaced` is the replacements of the module's go.mod, and `env` what Go is run with. Raises BuildError.
+    `replaced` is the replacements of the module's go.mod, of which `staged` are by modules of its own tree, and `env`
+    what Go is run with. Raises BuildError.
     """
-    staging = [old for old, new in replaced if new.startswith(f"{old} ") and old not in wanted.without]
-    trees = _trees(go, [f"{module.module}@{module.known_as}", *(_at(new) for old, new in replaced if old in staging)])
+    read = [_at(new) for old, new in replaced if old in staged and old not in wanted.without]
+    trees = _trees(go, [f"{module.module}@{module.known_as}", *read])
     packages = sorted({package for name, path in trees.items() for package in asking(name, path)})
     source = trees[module.module]
     workspace = directory / "openapi"

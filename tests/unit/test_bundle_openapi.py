@@ -21,7 +21,9 @@ REPLACED = [
     ("k8s.io/api", "k8s.io/api v0.21.14"),
     ("k8s.io/sample-apiserver", "k8s.io/sample-apiserver v0.21.14"),
     ("github.com/old/fork", "github.com/new/fork v2.0.0"),
+    ("k8s.io/kube-openapi", "k8s.io/kube-openapi v0.0.0-20211110012726-3cc51fd1e909"),
 ]
+STAGED = ["k8s.io/api", "k8s.io/sample-apiserver"]
 # Stands for the go command; what it builds is the generator, which keeps what it is called with.
 GO = """\
 #!/bin/sh
@@ -66,6 +68,7 @@ def prepared(root: Path, violations: str = "known") -> Path:
     source(root, "k8s.io/api/core/v1/more.go")
     source(root, "k8s.io/sample-apiserver/v1/types.go")
     source(root, "github.com/new/fork/types.go")
+    source(root, "k8s.io/kube-openapi/test/types.go")
     for name, text in (("go", GO), ("generator", GENERATOR)):
         (root / name).write_text(text.format(root=root, violations=violations))
         (root / name).chmod(0o755)
@@ -80,7 +83,7 @@ def test_packages_that_ask_for_definitions_are_given_to_the_generator_and_the_co
     go, workspace = prepared(tmp_path / "root"), tmp_path / "workspace"
     workspace.mkdir()
     environment = {"PATH": os.environ["PATH"], "GOTOOLCHAIN": "go1.16.15"}
-    copy = openapi.tree(go, MODULE, WANTED, REPLACED, workspace, environment)
+    copy = openapi.tree(go, MODULE, WANTED, REPLACED, STAGED, workspace, environment)
     toolchain, *words = (tmp_path / "root/said").read_text().split()
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert toolchain == "local"
@@ -103,4 +106,4 @@ def test_definitions_that_break_other_rules_than_upstreams_end_the_build(tmp_pat
     )
     (tmp_path / "workspace").mkdir()
     with pytest.raises(BuildError, match=words):
-        openapi.tree(go, MODULE, WANTED, REPLACED, tmp_path / "workspace", dict(os.environ))
+        openapi.tree(go, MODULE, WANTED, REPLACED, STAGED, tmp_path / "workspace", dict(os.environ))
