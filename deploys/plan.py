@@ -7,6 +7,7 @@ from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from gevent.lock import BoundedSemaphore
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory
 from pyinfra.api import operation
@@ -89,6 +90,10 @@ def problems() -> list[str]:
     return found
 
 
+# Hosts plan at the same time: while one reads, the others come to the same place, and wait.
+_reading = BoundedSemaphore()
+
+
 @cache
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
@@ -96,7 +101,8 @@ def _damage(directory: str, public_key: str | None) -> list[str]:
 
 def damage() -> list[str]:
     """Every byte of the bundle that is not as locked, in words; looked at once a run."""
-    return _damage(settings().bundle_dir, settings().bundle_public_key)
+    with _reading:
+        return _damage(settings().bundle_dir, settings().bundle_public_key)
 
 
 def refuse(found: Sequence[str]) -> None:
