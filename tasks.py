@@ -69,7 +69,7 @@ def bootstrap() -> None:
     os.execv(PYTHON, [str(PYTHON), str(ROOT / "tasks.py"), *sys.argv[1:]])
 
 
-if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
+if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV.resolve():
     bootstrap()
 
 from invoke import Collection, Context, Exit, Program, task

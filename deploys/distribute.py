@@ -1,12 +1,18 @@
 """The bundle to every host (guide 2.4): once from here to a server, from there to the others, by role and content.
 
+It goes in parts, each handed on while the next one comes (cluster/relay.py).
+
 Hosts: all. Changes: /var/lib/pyinfra-kubeadm; on the bundle's servers nginx, /etc/bundle-server and
 bundle-server.service. Undo: stop that service and remove these; all of it can be carried again.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from pyinfra import host
 from pyinfra.api import deploy
 
+from cluster import relay
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY, by_registry, pieces
 from deploys import plan
@@ -20,29 +26,46 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 @deploy("Distribute")
 def distribute() -> None:
     plan.refuse(plan.damage())
+    servers, me = plan.bundle_servers(), plan.me()
+    first, *others = servers
+    # Images too, whichever way nodes get theirs: the kubelet may throw one away and ask for it again.
+    wanted = everything() if me in servers else needed()
+    schedule = relay.schedule(everything(), wanted, me, servers)
+    step(schedule, 0)
+    if me == first:
+        serve()
+    step(schedule, 1)
+    if me in others:
+        serve()
+    for number in range(2, len(schedule)):
+        step(schedule, number)
+    plan.barrier("distribute")
+
+
+def step(schedule: Sequence[Sequence[File]], number: int) -> None:
+    """Have this host get its part of a step, while the others get theirs."""
     settings, servers, me = plan.settings(), plan.bundle_servers(), plan.me()
     first, *others = servers
+    way: Callable[..., object]
     if me == first:
-        # Images too, whichever way nodes get theirs: the kubelet may throw one away and ask for it again.
-        bundle.carry(name="Carry the bundle", source=settings.bundle_dir, files=everything())
-        serve()
-    plan.barrier(f"the bundle on {first.name}")
-    if me in others:
-        bundle_server.fetch(
-            name=f"Fetch the bundle from {first.name}", files=everything(), servers=[first], port=settings.bundle_port
-        )
-        serve()
-    plan.barrier("the bundle's servers")
-    if me not in servers:
+        way = partial(bundle.carry, source=settings.bundle_dir)
+    elif me in others:
+        way = partial(bundle_server.fetch, servers=[first], port=settings.bundle_port)
+    else:
         # Each host begins with another server, so that all of them have an equal part.
         turn = plan.topology().nodes.index(me) % len(servers)
-        bundle_server.fetch(
-            name="Fetch pieces of the bundle",
-            files=pieces(plan.lock(), host.groups, plan.RELEASE, load=settings.image_delivery == "load"),
-            servers=[*servers[turn:], *servers[:turn]],
-            port=settings.bundle_port,
-        )
-    plan.barrier("distribute")
+        way = partial(bundle_server.fetch, servers=[*servers[turn:], *servers[:turn]], port=settings.bundle_port)
+    # One line for all hosts: pyinfra takes calls on different lines for operations that follow one another.
+    way(
+        name=f"Carry the bundle, step {number + 1} of {len(schedule)}",
+        files=schedule[number],
+        later=[file for part in schedule[number + 1 :] for file in part],
+    )
+
+
+def needed() -> list[File]:
+    """The pieces that this host needs for its role."""
+    return pieces(plan.lock(), host.groups, plan.RELEASE, load=plan.settings().image_delivery == "load")
 
 
 def everything() -> list[File]:

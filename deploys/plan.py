@@ -7,6 +7,7 @@ from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from gevent.lock import BoundedSemaphore
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory
 from pyinfra.api import operation
@@ -117,6 +118,10 @@ def _documents(known: Topology) -> list[str]:
     return [line if len(names) == len(by_host) else f"{', '.join(names)}: {line}" for line, names in whose.items()]
 
 
+# Hosts plan at the same time: while one reads, the others come to the same place, and wait.
+_reading = BoundedSemaphore()
+
+
 @cache
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
@@ -124,7 +129,8 @@ def _damage(directory: str, public_key: str | None) -> list[str]:
 
 def damage() -> list[str]:
     """Every byte of the bundle that is not as locked, in words; looked at once a run."""
-    return _damage(settings().bundle_dir, settings().bundle_public_key)
+    with _reading:
+        return _damage(settings().bundle_dir, settings().bundle_public_key)
 
 
 def refuse(found: Sequence[str]) -> None:

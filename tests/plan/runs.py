@@ -180,7 +180,7 @@ class Site:
         path.write_text(json.dumps(found))
 
     def break_command(self, host: str, command: str, words: str) -> Site:
-        """From now on the commands of this host that match fail with these words."""
+        """From now on the commands of this host that match, with their standard input, fail with these words."""
         with self.state() as state:
             state["nodes"][host]["faults"] = {command: words}
         return self
