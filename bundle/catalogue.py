@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bundle.command import BuildError
+from cluster import families
 from cluster.pieces import RUNTIME
 
 PATH = Path(__file__).with_name("catalogue.yaml")
@@ -159,7 +160,7 @@ class Catalogue(_Model):
 def load(site: Path | None = None) -> Catalogue:
     """The catalogue as the site wants it. Raises BuildError that names what is wrong in which file."""
     text: dict[str, Any] = yaml.safe_load(PATH.read_text())
-    where = PATH
+    where, own = PATH, dict[str, Any]()
     if site is not None and site.exists():
         where = site
         try:
@@ -170,12 +171,22 @@ def load(site: Path | None = None) -> Catalogue:
             raise BuildError(f"{site}: cannot be read: {error.strerror}.") from None
         if not isinstance(own, dict):
             raise BuildError(f"{site}: must hold names and values, as docs/bundle.md shows.")
-        text = merged(text, own)
+    text = merged(known(text, own), own)
     try:
         return Catalogue.model_validate(text)
     except ValidationError as error:
         lines = "".join(f"\n  - {_words(row['loc'], row['msg'])}" for row in error.errors())
         raise BuildError(f"{where}: cannot be used:{lines}\ndocs/bundle.md describes each name.") from None
+
+
+def known(text: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The catalogue with what is known of the releases that it or the site names (cluster/families.yaml).
+
+    What the catalogue says itself takes the place of that.
+    """
+    site = own.get("packages")
+    names = {**text["packages"], **(site if isinstance(site, dict) else {})}
+    return {**text, "packages": {name: families.defaults(name) | text["packages"].get(name, {}) for name in names}}
 
 
 def _words(names: Sequence[str | int], what: str) -> str:

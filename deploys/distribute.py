@@ -38,7 +38,7 @@ def distribute() -> None:
         turn = plan.topology().nodes.index(me) % len(servers)
         bundle_server.fetch(
             name="Fetch pieces of the bundle",
-            files=pieces(plan.lock(), host.groups, plan.RELEASE, load=settings.image_delivery == "load"),
+            files=pieces(plan.lock(), host.groups, plan.release(), load=settings.image_delivery == "load"),
             servers=[*servers[turn:], *servers[:turn]],
             port=settings.bundle_port,
         )
@@ -46,13 +46,13 @@ def distribute() -> None:
 
 
 def everything() -> list[File]:
-    """All pieces that any host of the inventory can ask for, and what the site has added for people to fetch."""
+    """All pieces that any host can ask for, of whatever release, and what the site has added for people to fetch."""
     added = [each for each in plan.lock().files if each.path in plan.lock().extras]
-    return [*pieces(plan.lock(), plan.GROUPS, plan.RELEASE), *added]
+    return [*pieces(plan.lock(), plan.GROUPS, None), *added]
 
 
 def serve() -> None:
-    plan.packages("mirror", name="Install nginx", unstarted={"nginx": "nginx.service"})
+    plan.packages("mirror", name="Install nginx")
     made = bundle_server.certificate(name="Make the server's certificate", node=plan.me())
     text = plan.template(
         "bundle-server/nginx.conf.j2",

@@ -1,7 +1,8 @@
 """The machine beneath Kubernetes: swap, kernel modules and settings, names, time (guide 3.1).
 
 Hosts: all, of load balancers only names and time. Changes: /etc/fstab, /etc/modules-load.d, /etc/sysctl.d,
-/etc/hostname, /etc/hosts, /etc/chrony. Undo: remove the files named kubernetes.conf, and the block in /etc/hosts.
+/etc/hostname, /etc/hosts, chrony's configuration. Undo: remove the files named kubernetes.conf, and the block in
+/etc/hosts.
 """
 
 from pyinfra.api import deploy
@@ -21,7 +22,6 @@ SYSCTL = {
     "kernel.panic": "10",
     "kernel.panic_on_oops": "1",
 }
-CHRONY = "/etc/chrony/chrony.conf"
 
 
 @deploy("Node")
@@ -46,10 +46,10 @@ def node() -> None:
     hosts.entries(name="Name every node in /etc/hosts", names={name: str(address) for name, address in names.items()})
     if settings.time_sync == "chrony":
         plan.packages("time", name="Install chrony")
-        configured = file.content(
-            name="Write chrony's configuration", dest=CHRONY, content=plan.template("chrony/chrony.conf.j2")
-        )
-        service.unit(name="Run chrony", unit="chrony.service", restart_on=[configured], config_files=[CHRONY])
+        chrony = plan.family().chrony
+        text = plan.template("chrony/chrony.conf.j2", drift=chrony.drift)
+        configured = file.content(name="Write chrony's configuration", dest=chrony.config, content=text)
+        service.unit(name="Run chrony", unit=chrony.unit, restart_on=[configured], config_files=[chrony.config])
     plan.barrier("node")
 
 

@@ -30,7 +30,9 @@ def packages() -> None:
                 content=plan.template("kubelet/kubelet.service.j2", runtime=plan.runtime().unit),
             ),
             file.content(
-                name="Write kubeadm's part of it", dest=DROP_IN, content=plan.template("kubelet/10-kubeadm.conf.j2")
+                name="Write kubeadm's part of it",
+                dest=DROP_IN,
+                content=plan.template("kubelet/10-kubeadm.conf.j2", environment=plan.family().kubelet_environment),
             ),
         ]
         # Without a configuration it would only start and fail; `kubeadm init` and `join` start it.

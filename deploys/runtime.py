@@ -35,7 +35,7 @@ def _containerd(wanted: Wanted) -> None:
         "base", "runtime", hold="runtime", name=f"Install {'' if carried else 'containerd and '}what kubelet calls"
     )
     changed, files = _install(wanted, "containerd and runc", "containerd/containerd.service.j2")
-    release = plan.lock().versions(plan.RELEASE)["containerd"]
+    release = plan.lock().versions(plan.release())["containerd"]
     version = runtimes.config_version(release)
     text = plan.template(
         f"containerd/config-{1 if version == 2 else 2}.toml.j2",

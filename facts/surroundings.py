@@ -13,7 +13,7 @@ SOCKETS = "/run/docker.sock /run/cri-dockerd.sock /run/dockershim.sock /run/crio
 ENVIRONMENTS = (
     "/etc/environment /etc/systemd/system.conf /etc/systemd/system.conf.d/*.conf "
     "/etc/systemd/system/containerd.service.d/*.conf /etc/systemd/system/kubelet.service.d/*.conf "
-    "/etc/default/kubelet"
+    "/etc/default/kubelet /etc/sysconfig/kubelet"
 )
 VARIABLE = re.compile(r"\b(https?_proxy|all_proxy|no_proxy)=(?:\"([^\"]*)|'([^']*)|([^\s\"']*))", re.IGNORECASE)
 

@@ -30,7 +30,6 @@ class Seen:
     settings: Mapping[str, Settings]
     topology: Topology
     lock: Lock
-    release: str
     asked: tuple[Node, ...]
     hardware: Facts = field(default_factory=dict)
     file_systems: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
+from bundle.rpms import VERSIONLOCK
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
@@ -68,13 +69,21 @@ REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
 COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
-# What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
+# What packages bring along: a unit, whether it runs from then on where units do, and a configuration of their own.
 BRINGS = {
-    "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
-    "haproxy": ("haproxy.service", True, HAPROXY),
-    "keepalived": ("keepalived.service", False, None),
-    "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
-    "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+    "deb": {
+        "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
+        "haproxy": ("haproxy.service", True, HAPROXY),
+        "keepalived": ("keepalived.service", False, None),
+        "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
+        "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+    },
+    "rpm": {
+        "haproxy": ("haproxy.service", False, HAPROXY),
+        "keepalived": ("keepalived.service", False, KEEPALIVED),
+        "chrony": ("chronyd.service", False, "/etc/chrony.conf"),
+        "nginx": ("nginx.service", False, "/etc/nginx/nginx.conf"),
+    },
 }
 # The programs of runtimes, and the configuration that each reads when it starts.
 RUNTIMES = {"containerd": ("containerd", containerd.CONFIG), "cri-o": ("crio", crio.CONFIG)}
@@ -396,7 +405,8 @@ def _(node: Node) -> str:
     links = [{"ifname": "eth0", "address": node.mac, "mtu": node.state["mtu"], "addr_info": [address]}]
     machine = {
         "hostname": node.state["hostname"], "cpus": node.state["cpus"], "memory": 4096, "kernel": "6.1.0-31-amd64",
-        "machine": "x86_64", "os_id": "debian", "os_version": "12", "machine_id": f"machine-{node.name}",
+        "machine": "x86_64", "os_id": node.state["os"].rpartition("-")[0],
+        "os_version": node.state["os"].rpartition("-")[2], "machine_id": f"machine-{node.name}",
         "systemd": "yes", "disk": 51200, "addr": json.dumps(links),
     }  # fmt: skip
     return "\n".join(f"{key} {value}" for key, value in machine.items())
@@ -430,6 +440,14 @@ def _(node: Node, path: str, address: str) -> str:
     if not node.has("openssl") or f"for {address} " not in file["text"]:
         return "other"
     return f"{'ending' if file.get('ending') else 'valid'}\nnotAfter=Nov 23 01:02:03 2036 GMT"
+
+
+@fact(Packages, names=("ANY_names",), format="rpm")
+def _(node: Node, names: str) -> str:
+    there = {name: node.state["packages"].get(name) for name in shlex.split(names)}
+    found = [f"{name} 0:{each['version']} rpm installed" for name, each in there.items() if each]
+    found += [f"{name}-0:{each['version']}.*" for name, each in there.items() if each and each["held"]]
+    return "\n".join([*found, *(f"no package provides {name}" for name, each in there.items() if not each)])
 
 
 @fact(Packages, names=("ANY_names",))
@@ -794,19 +812,43 @@ def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, s
 
 @command(r"mkdir -p .* set -- apt-get .* install .*--allow-change-held-packages (?P<names>.+) >/dev/null")
 def _(node: Node, names: str) -> None:
-    repository = f"{NODE_DIRECTORY}/packages/debian-12/"
+    repository = f"{NODE_DIRECTORY}/packages/{node.state['os']}/"
     for name, version in (each.split("=") for each in shlex.split(names)):
         if f"{repository}{name}_{version}_amd64.deb" not in node.files:
             raise Refused(f"E: Version '{version}' for '{name}' was not found")
-        node.state["packages"][name] = {"version": version, "held": False}
-        unit, runs, path = BRINGS.get(name, (None, False, None))
-        if unit and unit not in node.units:
-            masked = unit in node.state["masked"]
-            runs = runs and not masked
-            node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
-            node.units[unit]["config"] = ""
-        if path and path not in node.files:
-            node.write(path, "# the distribution's own\n")
+        bring(node, "deb", name, version)
+
+
+DNF = r"rm -rf .* baseurl=file://(?P<repository>\S+)/packages/(?P<release>\S+) .* set -- dnf .* "
+
+
+@command(DNF + r'&& "\$@" --noplugins install (?P<names>.+) >/dev/null')
+def _(node: Node, repository: str, release: str, names: str) -> None:
+    for name, version, number in (each.rsplit("-", 2) for each in shlex.split(names)):
+        if f"{repository}/packages/{release}/{name}-{version}-{number}.x86_64.rpm" not in node.files:
+            raise Refused(f"Error: Unable to find a match: {name}-{version}-{number}")
+        bring(node, "rpm", name, f"{version}-{number}")
+
+
+@command(DNF + r'&& "\$@" .* versionlock delete .* && "\$@" .* versionlock add (?P<names>.+) >/dev/null')
+def _(node: Node, repository: str, release: str, names: str) -> None:
+    if not node.has(VERSIONLOCK):
+        raise Refused("No such command: versionlock.")
+    for name in shlex.split(names):
+        node.state["packages"][name]["held"] = True
+
+
+def bring(node: Node, format: str, name: str, version: str) -> None:
+    """Have a package, and what it brings along."""
+    node.state["packages"][name] = {"version": version, "held": False}
+    unit, runs, path = BRINGS[format].get(name, (None, False, None))
+    if unit and unit not in node.units:
+        masked = unit in node.state["masked"]
+        runs = runs and not masked
+        node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
+        node.units[unit]["config"] = ""
+    if path and path not in node.files:
+        node.write(path, "# the distribution's own\n")
 
 
 @command(r"apt-mark hold (?P<names>.+) >/dev/null")
