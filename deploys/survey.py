@@ -21,7 +21,7 @@ from cluster.ports import listening, ways
 from cluster.preflight import judge, kernel, machine
 from cluster.preflight.seen import Clock, Seen
 from cluster.topology import Node
-from deploys import plan
+from deploys import plan, rules
 from deploys.ask import ask, ask_each, at_once
 from facts.cgroup import Cgroup
 from facts.disk import FileSystems, SyncWrites
@@ -78,6 +78,7 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         leftovers=ask(Leftovers, nodes),
         installed=ask(Installed, nodes, runtime=settings.container_runtime),
         surroundings=ask(Surroundings, asked),
+        unopened=rules.pending(asked),
         answers=_answers(balancers, [] if holders else [vip]),
         vip_holders=holders,
     )

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from cluster.findings import Finding
+from cluster.firewall import KNOWN
 from cluster.preflight.seen import Seen
 from cluster.runtime import SOCKETS
 
@@ -36,8 +37,10 @@ def _everywhere(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Fin
         if caught := _caught(variables, seen):
             proxy = next(value for key, value in variables.items() if key != "no_proxy")
             yield Finding("proxy", (name,), f"{source} sends {', '.join(caught)} to the proxy {proxy}")
+    opened = KNOWN if seen.cluster.host_firewall == "open" else ()
     for what in found["firewalls"]:
-        yield Finding("firewall", (name,), f"{what} is active")
+        if what not in opened:
+            yield Finding("firewall", (name,), f"{what} is active")
     if found["selinux"] == "enforcing":
         yield Finding("selinux", (name,), "SELinux is enforcing")
     for tool in found["missing"]:

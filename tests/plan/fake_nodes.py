@@ -40,6 +40,8 @@ from facts.containerd import Images
 from facts.disk import FileSystems, SyncWrites
 from facts.etcd import Members
 from facts.file import FileState
+from facts.firewall import RULES as UFW
+from facts.firewall import Firewall
 from facts.haproxy import Backends
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
@@ -57,12 +59,17 @@ from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
 from operations import bundle_server, containerd, crio, kubernetes, swap, verify, workload
 from operations.file import write_script
+from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
 
 KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
 ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib/etcd/member"
 HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
+FIREWALLD = (
+    "/etc/firewalld/zones/kubernetes-pods.xml", "/etc/firewalld/policies/kubernetes.xml",
+    "/etc/firewalld/policies/kubernetes-fwd.xml",
+)  # fmt: skip
 SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
@@ -180,9 +187,28 @@ class Node:
         """What bash says of a connection to this address or name, and port."""
         if not (address := self.look_up(target.rpartition(":")[0])):
             return "Invalid argument"
-        hosts = {each.state["address"] for each in self.world.nodes.values()}
+        hosts = {each.state["address"]: each for each in self.world.nodes.values()}
+        if address in hosts and not hosts[address].lets_in(self.state["address"], target.rpartition(":")[2]):
+            return {"firewalld": "No route to host", "ufw": "timeout"}[hosts[address].state["firewall"]]
         there = address in hosts or self.world.leads_to(target, self)
         return str(self.state["lost"].get(target, "Connection refused" if there else "timeout"))
+
+    def lets_in(self, source: str, port: str) -> bool:
+        """Whether the firewall here, as it was last loaded, lets a host reach a TCP port."""
+        rules = self.state["loaded"]
+        if self.state["firewall"] == "firewalld":
+            rules = re.sub(r"\s+", "", rules)
+            wanted = f'<portport="{port}"protocol="tcp"/><accept/>'
+            return f'<sourceaddress="{source}"/>{wanted}' in rules or f'<rulefamily="ipv4">{wanted}' in rules
+        if self.state["firewall"] == "ufw":
+            found = re.findall(rf"^-A ufw-before-input(?: -s (\S+))? -p tcp --dport {port} -j ACCEPT$", rules, re.M)
+            return any(not sources or source in sources.split(",") for sources in found)
+        return True
+
+    def rules(self) -> str:
+        """What the firewall here would load."""
+        paths = {"firewalld": FIREWALLD, "ufw": (UFW,), None: ()}[self.state["firewall"]]
+        return "".join(self.files[path]["text"] for path in paths if path in self.files)
 
     def balances_on(self) -> str | None:
         """The port of HAProxy here."""
@@ -197,7 +223,8 @@ class Node:
         return self.units[name]
 
     def has(self, program: str) -> bool:
-        return f"/usr/bin/{program}" in self.files or program in self.state["packages"]
+        own = program == "iptables-restore" and self.state["firewall"] == "ufw"
+        return own or f"/usr/bin/{program}" in self.files or program in self.state["packages"]
 
     def api(self) -> None:
         """Refuse unless the API server of this control plane answers kubectl."""
@@ -212,6 +239,8 @@ class Node:
             if not unit.get("active") or url.removeprefix("https://") not in re.findall(
                 r"listen (\S+) ssl;", unit["config"]
             ):
+                continue
+            if not node.lets_in(self.state["address"], url.rpartition(":")[2]):
                 continue
             allowed = re.findall(r"allow (\S+);", unit["config"])
             return node if unit["certificate"] in trusted and self.state["address"] in allowed else None
@@ -641,7 +670,22 @@ def _(node: Node) -> str:
 
 @fact(Surroundings)
 def _(node: Node) -> str:
-    return "config" if "/etc/containerd/config.toml" in node.files else ""
+    lines = ["config"] if "/etc/containerd/config.toml" in node.files else []
+    return "\n".join([*lines, *(f"firewall {node.state['firewall']}" for _ in filter(None, [node.state["firewall"]]))])
+
+
+@fact(Firewall)
+def _(node: Node) -> str:
+    if not (firewall := node.state["firewall"]):
+        return ""
+    lines = [f"active {firewall}", *([f"version {node.state['firewalld']}"] if firewall == "firewalld" else [])]
+    return "\n".join([*lines, *([] if node.rules() == node.state["loaded"] else [f"stale {firewall}"])])
+
+
+@command(RELOAD["firewalld"])
+@command(RELOAD["ufw"])
+def _(node: Node) -> None:
+    node.state["loaded"] = node.rules()
 
 
 @fact(Time)

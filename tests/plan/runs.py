@@ -19,6 +19,7 @@ from typing import Any
 from bundle.rpms import VERSIONLOCK
 from cluster import families
 from cluster.lock import File, Image, Lock, Package
+from facts.firewall import RULES as UFW
 
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).parent / "pyinfra"
@@ -121,7 +122,8 @@ def machine(address: str) -> dict[str, Any]:
     return {
         "address": address, "hostname": "debian", "cpus": 2, "swap": ["/dev/vda2"],
         "fstab": ["/dev/vda2 none swap sw 0 0"], "modules": {"overlay": "available", "br_netfilter": "available"},
-        "os": "debian-12", "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
+        "os": "debian-12", "firewall": None, "firewalld": "1.3.3", "loaded": "",
+        "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
         "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
     }  # fmt: skip
 
@@ -225,9 +227,10 @@ def make_site(
     own: Mapping[str, object] | None = None,
     site: str = "",
     systems: Mapping[str, str] | None = None,
+    firewalls: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Site:
-    """Bare machines, of Debian 12 unless `systems` has another by host.
+    """Bare machines, of Debian 12 unless `systems` has another by host; `firewalls` are active on hosts.
 
     `settings` are laid over those of a site that works, `own` are those of one host.
     """
@@ -249,6 +252,11 @@ def make_site(
         for members in groups.values()
         for name, address in members.items()
     }
+    for name, firewall in (firewalls or {}).items():
+        nodes[name]["firewall"] = firewall
+        if firewall == "ufw":
+            text = (ROOT / "tests/data/before.rules.ufw-0.36.2.txt").read_text()
+            nodes[name]["files"] = {UFW: {"text": text, "mode": "640", "owner": "root:root", "changed": 0}}
     # `site`: the endpoint at which the site itself balances.
     cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))

@@ -781,3 +781,25 @@ def test_a_resolv_conf_that_the_site_has_chosen_is_not_judged() -> None:
 )
 def test_no_proxy_is_read_as_go_reads_it(no_proxy: str, network: str, is_bypassed: bool) -> None:
     assert bypassed(no_proxy, IPv4Network(network)) is is_bypassed
+
+
+def chosen(seen: Seen, **changes: Any) -> Seen:
+    """The settings of all hosts have these changes."""
+    return replace(seen, settings={name: each.model_copy(update=changes) for name, each in seen.settings.items()})
+
+
+@pytest.mark.parametrize(("firewall", "left"), [("firewalld", False), ("ufw", False), ("nftables", True)])
+def test_a_firewall_that_the_deploy_opens_is_no_finding(firewall: str, left: bool) -> None:
+    seen = chosen(state("surroundings", "lb1", firewalls=[firewall])(well()), host_firewall="open")
+    found = [Finding("firewall", ("lb1",), f"{firewall} is active")]
+    assert judge(seen) == (found if left else [])
+
+
+def test_what_a_firewall_filters_until_the_deploy_opens_it_is_no_finding() -> None:
+    seen = well()
+    lost = {name: answers | dict.fromkeys([each for each in answers if "10.0.0.21" in each], "timeout")
+            for name, answers in seen.reached.items()}  # fmt: skip
+    filtered = replace(seen, reached=lost)
+    assert {each.check for each in judge(filtered)} == {"port-filtered"}
+    assert judge(replace(filtered, unopened=frozenset({"cp1"}))) == []
+    assert judge(replace(filtered, unopened=frozenset({"cp2"}))) == judge(filtered)

@@ -59,6 +59,8 @@ BAD: list[tuple[str, Any]] = [
     ("containerd_restrict_oom_score_adj", "maybe"),
     ("time_sync", "ntpd"),
     ("ntp_servers", "10.0.0.1"),
+    ("host_firewall", "off"),
+    ("host_firewall_node_ports", "perhaps"),
     ("verify_timeout", -1),
     ("waived_checks", "memory"),
     ("preflight_json", 5),
