@@ -132,6 +132,17 @@ class Settings(BaseModel):
     host_firewall_node_ports: bool = Field(
         False, description="With `open`, Services of type NodePort are let in too, on every node and from anywhere."
     )
+    selinux: Literal["leave", "configure"] = Field(
+        "leave",
+        description="`configure`: where SELinux runs, HAProxy and the bundle's server may use their ports, and files "
+        "get their labels; not proved on a real SELinux. `leave`: nothing is changed, and preflight says where it is "
+        "enforcing (docs/platforms.md).",
+    )
+    network_manager: Literal["leave", "unmanage"] = Field(
+        "leave",
+        description="`unmanage`: on nodes where NetworkManager runs it is told to leave interfaces of pods alone; "
+        "`leave`: preflight says where it is not told.",
+    )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."

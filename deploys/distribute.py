@@ -6,10 +6,11 @@ bundle-server.service. Undo: stop that service and remove these; all of it can b
 
 from pyinfra import host
 from pyinfra.api import deploy
+from pyinfra.api.operation import OperationMeta
 
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY, by_registry, pieces
-from deploys import plan
+from deploys import labels, plan
 from operations import bundle, bundle_server, file, service
 
 CONFIG = f"{bundle_server.DIRECTORY}/nginx.conf"
@@ -24,14 +25,14 @@ def distribute() -> None:
     first, *others = servers
     if me == first:
         # Images too, whichever way nodes get theirs: the kubelet may throw one away and ask for it again.
-        bundle.carry(name="Carry the bundle", source=settings.bundle_dir, files=everything())
-        serve()
+        carried = bundle.carry(name="Carry the bundle", source=settings.bundle_dir, files=everything())
+        serve(carried)
     plan.barrier(f"the bundle on {first.name}")
     if me in others:
-        bundle_server.fetch(
+        fetched = bundle_server.fetch(
             name=f"Fetch the bundle from {first.name}", files=everything(), servers=[first], port=settings.bundle_port
         )
-        serve()
+        serve(fetched)
     plan.barrier("the bundle's servers")
     if me not in servers:
         # Each host begins with another server, so that all of them have an equal part.
@@ -51,8 +52,9 @@ def everything() -> list[File]:
     return [*pieces(plan.lock(), plan.GROUPS, None), *added]
 
 
-def serve() -> None:
+def serve(brought: OperationMeta) -> None:
     plan.packages("mirror", name="Install nginx")
+    labels.serve_bundle(after=[brought])
     made = bundle_server.certificate(name="Make the server's certificate", node=plan.me())
     text = plan.template(
         "bundle-server/nginx.conf.j2",

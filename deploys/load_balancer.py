@@ -8,7 +8,7 @@ Changes: packages, /etc/haproxy, /etc/keepalived, both services. Undo: stop the 
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys import plan
+from deploys import labels, plan
 from facts.hardware import Hardware
 from operations import file, pki, service
 
@@ -27,6 +27,7 @@ def load_balancer() -> None:
     plan.barrier("the cluster's CA")
     if me in balancers:
         plan.packages("load_balancer", hold=HELD, name="Install HAProxy and Keepalived")
+        labels.balance()
         haproxy()
         keepalived()
     plan.barrier("load balancers")
@@ -60,6 +61,7 @@ def keepalived() -> None:
         mode="755",
         content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=plan.endpoint()),
     )
+    labels.restore("Keepalived's check", [script], [check])
     text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface(), check=script)
     written = file.content(
         name="Write Keepalived's configuration", dest=KEEPALIVED, content=text, validate="keepalived -t -f {}"

@@ -1,17 +1,20 @@
 """The machine beneath Kubernetes: swap, kernel modules and settings, names, time (guide 3.1).
 
 Hosts: all, of load balancers only names and time. Changes: /etc/fstab, /etc/modules-load.d, /etc/sysctl.d,
-/etc/hostname, /etc/hosts, chrony's configuration. Undo: remove the files named kubernetes.conf, and the block in
-/etc/hosts.
+/etc/hostname, /etc/hosts, /etc/NetworkManager/conf.d, chrony's configuration. Undo: remove the files named
+kubernetes.conf and 90-kubernetes.conf, and the block in /etc/hosts.
 """
 
+from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import server
 
 from cluster import balancing
 from deploys import plan
+from facts.service import Unit
 from operations import file, hosts, kernel, service, swap
 
+NETWORK_MANAGER = "NetworkManager.service"
 MODULES = ("overlay", "br_netfilter")
 SYSCTL = {
     "net.ipv4.ip_forward": "1",
@@ -28,6 +31,7 @@ SYSCTL = {
 def node() -> None:
     settings, topology, me = plan.settings(), plan.topology(), plan.me()
     if me not in topology.load_balancers:
+        _network_manager()
         swap.off(name="Turn swap off, now and at boot")
         file.content(
             name="Load kernel modules at boot",
@@ -51,6 +55,18 @@ def node() -> None:
         configured = file.content(name="Write chrony's configuration", dest=chrony.config, content=text)
         service.unit(name="Run chrony", unit=chrony.unit, restart_on=[configured], config_files=[chrony.config])
     plan.barrier("node")
+
+
+def _network_manager() -> None:
+    if plan.settings().network_manager == "leave" or host.get_fact(Unit, unit=NETWORK_MANAGER)["active"] != "active":
+        return
+    written = file.content(
+        name="Have NetworkManager leave pods' interfaces alone",
+        dest="/etc/NetworkManager/conf.d/90-kubernetes.conf",
+        content=plan.template("networkmanager/90-kubernetes.conf.j2"),
+    )
+    # It does not need to be enabled to be left alone by; a reload keeps the host's own interfaces as they are.
+    service.unit(name="Tell NetworkManager", unit=NETWORK_MANAGER, restart_on=[written], enabled=False, reload=True)
 
 
 plan.run(__name__, node)

@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from cluster import pieces
-from deploys import plan
+from deploys import labels, plan
 from facts.kubeadm import KubeadmNode
 from operations import bundle, file, service
 
@@ -22,7 +22,8 @@ def packages() -> None:
     # The layer of the runtime has these.
     programs = {dest: file for dest, file in every.items() if dest not in {*runtime, pieces.CRICTL}}
     if programs:
-        bundle.programs(name="Install kubeadm, kubelet, kubectl and CNI plugins", wanted=programs)
+        installed = bundle.programs(name="Install kubeadm, kubelet, kubectl and CNI plugins", wanted=programs)
+        labels.restore("programs of Kubernetes", list(programs), [installed])
         files = [
             file.content(
                 name="Write kubelet's service",

@@ -41,7 +41,7 @@ def _everywhere(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Fin
     for what in found["firewalls"]:
         if what not in opened:
             yield Finding("firewall", (name,), f"{what} is active")
-    if found["selinux"] == "enforcing":
+    if found["selinux"] == "enforcing" and seen.cluster.selinux == "leave":
         yield Finding("selinux", (name,), "SELinux is enforcing")
     for tool in found["missing"]:
         yield Finding("tools", (name,), f"there is no `{tool}`, so {BLIND[tool]}")
@@ -55,7 +55,7 @@ def _on_nodes(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Findi
         yield Finding("containerd-drop-in", (name,), f"there is {path}")
     if found["apparmor_without_parser"]:
         yield Finding("apparmor", (name,), "the kernel has AppArmor, and there is no apparmor_parser")
-    if found["network_manager"]:
+    if found["network_manager"] and seen.cluster.network_manager == "leave":
         yield Finding("network-manager", (name,), "NetworkManager runs and is not told to leave pods' interfaces alone")
 
 

@@ -22,9 +22,11 @@ from typing import Any
 
 import gevent
 import yaml
+from pyinfra.api.facts import _MISSING_COMMAND_MARKER
 from pyinfra.connectors import fake
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host
+from pyinfra.facts.selinux import FileContextMapping, SEBoolean, SEPorts
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from bundle.rpms import VERSIONLOCK
@@ -52,6 +54,7 @@ from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
 from facts.runtime import SECOND, Installed, Runtime
+from facts.selinux import Mislabelled, SELinux
 from facts.service import Unit
 from facts.sudo import Sudo
 from facts.surroundings import Surroundings
@@ -70,6 +73,7 @@ FIREWALLD = (
     "/etc/firewalld/zones/kubernetes-pods.xml", "/etc/firewalld/policies/kubernetes.xml",
     "/etc/firewalld/policies/kubernetes-fwd.xml",
 )  # fmt: skip
+SEMANAGE, UNMANAGED = "policycoreutils-python-utils", "/etc/NetworkManager/conf.d/90-kubernetes.conf"
 SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
@@ -414,7 +418,75 @@ def _(node: Node) -> str:
 
 @fact(Which, command="ANY_program")
 def _(node: Node, program: str) -> str:
-    return f"/usr/bin/{program}"
+    return "" if program == "sepolicy" else f"/usr/bin/{program}"
+
+
+@fact(SELinux)
+def _(node: Node) -> str:
+    return "1" if node.state["selinux"] else "none"
+
+
+def with_program(kind: type[Any], program: str, **arguments: Any) -> re.Pattern[str]:
+    """The command of a fact of pyinfra's that is asked only where there is a program."""
+    asked = kind().command(**arguments)
+    return like(f"if command -v {program} >/dev/null 2>&1; then ( {asked} ); else echo '{_MISSING_COMMAND_MARKER}'; fi")
+
+
+@command(with_program(SEBoolean, "getsebool", boolean="haproxy_connect_any"), "fact")
+def _(node: Node) -> str:
+    return f"haproxy_connect_any --> {'on' if 'haproxy_connect_any' in node.state['selinux'] else 'off'}"
+
+
+@command(with_program(SEPorts, "semanage"), "fact")
+def _(node: Node) -> str:
+    if not node.has(SEMANAGE):
+        return _MISSING_COMMAND_MARKER
+    own = [each.partition(" ")[2] for each in node.state["selinux"] if each.startswith("port ")]
+    return f"http_port_t                    tcp      {', '.join([*own, '80', '443', '8008-8009'])}"
+
+
+@command(with_program(FileContextMapping, "semanage", target=f"{NODE_DIRECTORY}(/.*)?"), "fact")
+def _(node: Node) -> str:
+    if not node.has(SEMANAGE):
+        return _MISSING_COMMAND_MARKER
+    row = f"{NODE_DIRECTORY}(/.*)?   all files   system_u:object_r:httpd_sys_content_t:s0"
+    return row if "mapping" in node.state["selinux"] else ""
+
+
+@fact(Mislabelled, paths=("ANY_paths",))
+def _(node: Node, paths: str) -> str:
+    return "\n".join(f"Would relabel {path} from bin_t to another_t" for path in mislabelled(node, paths))
+
+
+def mislabelled(node: Node, paths: str) -> list[str]:
+    """Files beneath these paths that are newer than their labels."""
+    beneath = [path for path in node.files if any(f"{path}/".startswith(f"{each}/") for each in shlex.split(paths))]
+    return [path for path in beneath if node.files[path]["changed"] > node.files[path].get("labelled", 0)]
+
+
+@command(r"restorecon -R (?P<paths>.+)")
+def _(node: Node, paths: str) -> None:
+    for path in mislabelled(node, paths):
+        node.files[path]["labelled"] = node.world.clock
+
+
+@command(r"setsebool -P (?P<name>\S+) on")
+def _(node: Node, name: str) -> None:
+    node.state["selinux"].append(name)
+
+
+@command(r"semanage port -a -t http_port_t -p tcp (?P<port>\d+)")
+def _(node: Node, port: str) -> None:
+    if not node.has(SEMANAGE) or f"port {port}" in node.state["selinux"]:
+        raise Refused(f"ValueError: Port tcp/{port} already defined")
+    node.state["selinux"].append(f"port {port}")
+
+
+@command(rf"semanage fcontext -a -t httpd_sys_content_t '{re.escape(NODE_DIRECTORY)}\(/\.\*\)\?'")
+def _(node: Node) -> None:
+    if not node.has(SEMANAGE):
+        raise Refused("sh: 1: semanage: not found")
+    node.state["selinux"].append("mapping")
 
 
 @fact(TmpDir)
@@ -671,7 +743,13 @@ def _(node: Node) -> str:
 @fact(Surroundings)
 def _(node: Node) -> str:
     lines = ["config"] if "/etc/containerd/config.toml" in node.files else []
-    return "\n".join([*lines, *(f"firewall {node.state['firewall']}" for _ in filter(None, [node.state["firewall"]]))])
+    if firewall := node.state["firewall"]:
+        lines.append(f"firewall {firewall}")
+    if node.state["selinux"]:
+        lines.append("selinux 1")
+    if node.active("NetworkManager.service") and UNMANAGED not in node.files:
+        lines.append("networkmanager")
+    return "\n".join(lines)
 
 
 @fact(Firewall)
@@ -921,8 +999,26 @@ def _(node: Node, unit: str) -> None:
     node.unit(unit)["enabled"] = True
 
 
+@command(r"timeout \d+ systemctl reload-or-restart (?P<unit>NetworkManager.service) \|\| .*")
+def _(node: Node, unit: str) -> None:
+    node.units[unit]["unmanaged"] = UNMANAGED in node.files
+
+
+def refuse_by_selinux(node: Node, unit: str) -> None:
+    """What an enforcing SELinux would not let a unit do."""
+    checks = {
+        "haproxy.service": "haproxy_connect_any" in node.state["selinux"],
+        SERVER: not mislabelled(node, NODE_DIRECTORY) and {"port 5443", "mapping"} <= set(node.state["selinux"]),
+        "keepalived.service": not mislabelled(node, "/usr/libexec/keepalived/check-api"),
+        "containerd.service": not mislabelled(node, "/usr/bin/containerd"),
+    }
+    if node.state["selinux"] and not checks.get(unit, True):
+        raise Refused(f"Job for {unit} failed: Permission denied")
+
+
 @command(r"timeout \d+ systemctl restart (?P<unit>\S+) \|\| .*")
 def _(node: Node, unit: str) -> None:
+    refuse_by_selinux(node, unit)
     program, files = NEEDS.get(unit, (None, []))
     for path in files:
         if path not in node.files:

@@ -122,7 +122,7 @@ def machine(address: str) -> dict[str, Any]:
     return {
         "address": address, "hostname": "debian", "cpus": 2, "swap": ["/dev/vda2"],
         "fstab": ["/dev/vda2 none swap sw 0 0"], "modules": {"overlay": "available", "br_netfilter": "available"},
-        "os": "debian-12", "firewall": None, "firewalld": "1.3.3", "loaded": "",
+        "os": "debian-12", "firewall": None, "firewalld": "1.3.3", "loaded": "", "selinux": [],
         "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
         "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
     }  # fmt: skip

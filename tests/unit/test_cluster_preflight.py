@@ -803,3 +803,16 @@ def test_what_a_firewall_filters_until_the_deploy_opens_it_is_no_finding() -> No
     assert {each.check for each in judge(filtered)} == {"port-filtered"}
     assert judge(replace(filtered, unopened=frozenset({"cp1"}))) == []
     assert judge(replace(filtered, unopened=frozenset({"cp2"}))) == judge(filtered)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "check"),
+    [
+        ({"selinux": "enforcing"}, {"selinux": "configure"}, "selinux"),
+        ({"network_manager": True}, {"network_manager": "unmanage"}, "network-manager"),
+    ],
+)
+def test_what_the_deploy_tells_a_host_is_no_finding(change: Any, setting: Any, check: str) -> None:
+    seen = state("surroundings", "w1", **change)(well())
+    assert [each.check for each in judge(seen)] == [check]
+    assert judge(chosen(seen, **setting)) == []

@@ -60,6 +60,8 @@ BAD: list[tuple[str, Any]] = [
     ("time_sync", "ntpd"),
     ("ntp_servers", "10.0.0.1"),
     ("host_firewall", "off"),
+    ("selinux", "permissive"),
+    ("network_manager", True),
     ("host_firewall_node_ports", "perhaps"),
     ("verify_timeout", -1),
     ("waived_checks", "memory"),
