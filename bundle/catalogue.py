@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from bundle import versions
 from bundle.command import BuildError
+from cluster import families
 from cluster.pieces import RUNTIME
 
 PATH = Path(__file__).with_name("catalogue.yaml")
@@ -206,6 +207,7 @@ def load(site: Path | None = None, listed: Mapping[str, str] | None = None) -> C
     text: dict[str, Any] = yaml.safe_load(PATH.read_text())
     own = _own(site) if site is not None and site.exists() else {}
     where = site if own else PATH
+    text = known(text, own)
     kubernetes = own.get("kubernetes_version", text["kubernetes_version"])
     if isinstance(kubernetes, str):
         text = _merged(text, versions.of_kubernetes(text, kubernetes, listed or {}))
@@ -235,6 +237,16 @@ def _versions(text: Mapping[str, Any]) -> dict[str, str]:
     components = text["components"] if isinstance(text["components"], dict) else {}
     found = {name: each.get("version") for name, each in components.items() if isinstance(each, dict)}
     return {name: version for name, version in found.items() if isinstance(version, str)}
+
+
+def known(text: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The catalogue with what is known of the releases that it or the site names (cluster/families.yaml).
+
+    What the catalogue says itself takes the place of that.
+    """
+    site = own.get("packages")
+    names = {**text["packages"], **(site if isinstance(site, dict) else {})}
+    return {**text, "packages": {name: families.defaults(name) | text["packages"].get(name, {}) for name in names}}
 
 
 def _words(names: Sequence[str | int], what: str) -> str:

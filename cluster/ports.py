@@ -30,6 +30,7 @@ class Rule(BaseModel):
     unit: str = ""
     what: str
     when: Mapping[str, str] = {}
+    opened_by: str = ""
 
     def covers(self, port: int) -> bool:
         """Whether this port lies in the rule's own range or is its number."""

@@ -124,6 +124,25 @@ class Settings(BaseModel):
         "check", description="`chrony` configures it; `check` only asks that some service keeps the time."
     )
     ntp_servers: tuple[str, ...] = Field((), description="Time servers inside the closed network, for chrony.")
+    host_firewall: Literal["leave", "open"] = Field(
+        "leave",
+        description="`open`: firewalld or ufw, where one is active, lets in what docs/ports.md names, and packets of "
+        "pods; `leave`: firewalls are not changed, and preflight says which there are (docs/platforms.md).",
+    )
+    host_firewall_node_ports: bool = Field(
+        False, description="With `open`, Services of type NodePort are let in too, on every node and from anywhere."
+    )
+    selinux: Literal["leave", "configure"] = Field(
+        "leave",
+        description="`configure`: where SELinux runs, HAProxy and the bundle's server may use their ports, and files "
+        "get their labels; not proved on a real SELinux. `leave`: nothing is changed, and preflight says where it is "
+        "enforcing (docs/platforms.md).",
+    )
+    network_manager: Literal["leave", "unmanage"] = Field(
+        "leave",
+        description="`unmanage`: on nodes where NetworkManager runs it is told to leave interfaces of pods alone; "
+        "`leave`: preflight says where it is not told.",
+    )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."

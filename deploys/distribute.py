@@ -11,11 +11,12 @@ from functools import partial
 
 from pyinfra import host
 from pyinfra.api import deploy
+from pyinfra.api.operation import OperationMeta
 
 from cluster import relay
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY, by_registry, pieces
-from deploys import plan
+from deploys import labels, plan
 from operations import bundle, bundle_server, file, service
 
 CONFIG = f"{bundle_server.DIRECTORY}/nginx.conf"
@@ -31,22 +32,23 @@ def distribute() -> None:
     # Images too, whichever way nodes get theirs: the kubelet may throw one away and ask for it again.
     wanted = everything() if me in servers else needed()
     schedule = relay.schedule(everything(), wanted, me, servers)
-    step(schedule, 0)
+    # Packages come first, by which servers install what they serve with.
+    brought = step(schedule, 0)
     if me == first:
-        serve()
-    step(schedule, 1)
+        serve(brought)
+    brought = step(schedule, 1)
     if me in others:
-        serve()
+        serve(brought)
     for number in range(2, len(schedule)):
         step(schedule, number)
     plan.barrier("distribute")
 
 
-def step(schedule: Sequence[Sequence[File]], number: int) -> None:
+def step(schedule: Sequence[Sequence[File]], number: int) -> OperationMeta:
     """Have this host get its part of a step, while the others get theirs."""
     settings, servers, me = plan.settings(), plan.bundle_servers(), plan.me()
     first, *others = servers
-    way: Callable[..., object]
+    way: Callable[..., OperationMeta]
     if me == first:
         way = partial(bundle.carry, source=settings.bundle_dir)
     elif me in others:
@@ -56,7 +58,7 @@ def step(schedule: Sequence[Sequence[File]], number: int) -> None:
         turn = plan.topology().nodes.index(me) % len(servers)
         way = partial(bundle_server.fetch, servers=[*servers[turn:], *servers[:turn]], port=settings.bundle_port)
     # One line for all hosts: pyinfra takes calls on different lines for operations that follow one another.
-    way(
+    return way(
         name=f"Carry the bundle, step {number + 1} of {len(schedule)}",
         files=schedule[number],
         later=[file for part in schedule[number + 1 :] for file in part],
@@ -65,17 +67,18 @@ def step(schedule: Sequence[Sequence[File]], number: int) -> None:
 
 def needed() -> list[File]:
     """The pieces that this host needs for its role."""
-    return pieces(plan.lock(), host.groups, plan.RELEASE, load=plan.settings().image_delivery == "load")
+    return pieces(plan.lock(), host.groups, plan.release(), load=plan.settings().image_delivery == "load")
 
 
 def everything() -> list[File]:
-    """All pieces that any host of the inventory can ask for, and what the site has added for people to fetch."""
+    """All pieces that any host can ask for, of whatever release, and what the site has added for people to fetch."""
     added = [each for each in plan.lock().files if each.path in plan.lock().extras]
-    return [*pieces(plan.lock(), plan.GROUPS, plan.RELEASE), *added]
+    return [*pieces(plan.lock(), plan.GROUPS, None), *added]
 
 
-def serve() -> None:
-    plan.packages("mirror", name="Install nginx", unstarted={"nginx": "nginx.service"})
+def serve(brought: OperationMeta) -> None:
+    plan.packages("mirror", name="Install nginx")
+    labels.serve_bundle(after=[brought])
     made = bundle_server.certificate(name="Make the server's certificate", node=plan.me())
     text = plan.template(
         "bundle-server/nginx.conf.j2",

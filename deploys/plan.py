@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from gevent.lock import BoundedSemaphore
+from gevent.lock import RLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory
 from pyinfra.api import operation
@@ -15,21 +15,23 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
-from cluster import balancing, configuration, ports
+from cluster import balancing, configuration, families, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
-from cluster.compatibility import refusals
 from cluster.endpoint import Endpoint
-from cluster.findings import unknown
+from cluster.families import Family
+from cluster.findings import report, unknown
 from cluster.lock import Lock
+from cluster.preflight.system import lacking, runtime_problems
 from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
+from deploys.ask import at_once
+from facts.hardware import Hardware
 from operations import file, package
 
 GROUPS = ("control_plane", "worker", "load_balancer")
-# The distribution whose packages the bundle has.
-RELEASE = "debian-12"
+_once = RLock()
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -97,8 +99,9 @@ def problems() -> list[str]:
     found += balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
-    found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
-    found += runtimes.problems(mine, lock(), RELEASE)
+    by_release = [runtime_problems(mine, lock(), name) for name in lock().package_sets]
+    if all(by_release):  # else it is asked which release a host is of
+        found += dict.fromkeys(line for lines in by_release for line in lines)
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
@@ -119,7 +122,7 @@ def _documents(known: Topology) -> list[str]:
 
 
 # Hosts plan at the same time: while one reads, the others come to the same place, and wait.
-_reading = BoundedSemaphore()
+_reading = RLock()
 
 
 @cache
@@ -152,23 +155,51 @@ def lock() -> Lock:
         raise InputError(str(error)) from None
 
 
-def packages(
-    *sets: str, name: str, hold: str | Sequence[str] = (), unstarted: Mapping[str, str] | None = None
-) -> OperationMeta:
-    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages.
+@cache
+def _systems(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: families.system(state) for name, state in at_once(names, lambda it: it.get_fact(Hardware)).items()}
 
-    `unstarted` names units that would start by being installed: package -> unit.
-    """
-    known = lock().package_sets[RELEASE]
-    rows = [row for row in lock().packages if row.release == RELEASE]
+
+def systems() -> dict[str, str]:
+    """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once, and once a run."""
+    with _once:
+        return _systems(
+            tuple(node.name for node in topology().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
+        )
+
+
+@cache
+def _lacking() -> list[str]:
+    """What hosts of this run need for their releases and the bundle has not; without packages nothing can be waived."""
+    found = report(lacking(systems(), settings(), topology(), lock()), settings().waived_checks)
+    return [each.line() for each in found if not each.waived or each.check == "os-release"]
+
+
+def release() -> str:
+    """The release of this host, as the bundle names it. Raises InputError with all hosts that cannot be served."""
+    refuse(_lacking())
+    return families.release(systems()[host.name], lock().package_sets) or ""
+
+
+def family() -> Family:
+    """What is this host's own among distributions."""
+    found = families.of(release())
+    assert found, "release() has refused what is not known"
+    return found
+
+
+def packages(*sets: str, name: str, hold: str | Sequence[str] = ()) -> OperationMeta:
+    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages."""
+    known = lock().package_sets[release()]
+    names = [package for each in sets for package in known[each]]
     return package.packages(
         name=name,
-        names=[package for each in sets for package in known[each]],
-        versions={row.name: row.version for row in rows},
-        release=RELEASE,
+        names=names,
+        versions={row.name: row.version for row in lock().packages if row.release == release()},
+        release=release(),
         hold=known[hold] if isinstance(hold, str) else hold,
-        format="rpm" if all(row.file.endswith(".rpm") for row in rows) else "deb",
-        unstarted=unstarted or {},
+        format=family().format,
+        unstarted={name: unit for name, unit in family().unstarted.items() if name in names},
     )
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cluster import eviction, pieces
+from cluster import eviction, families, pieces
 from cluster.findings import Finding
 from cluster.preflight.seen import Seen
 from cluster.topology import Node, bundle_servers
@@ -44,7 +44,7 @@ def check(seen: Seen) -> Iterator[Finding]:
             yield from _disk_size(role, node.name, seen.file_systems.get(node.name, []))
     for node in seen.asked:
         if state := seen.hardware.get(node.name):
-            yield from _kind(node.name, state, seen.lock.platform.rpartition("/")[2], seen.release)
+            yield from _kind(node.name, state, seen.lock.platform.rpartition("/")[2])
         kept = eviction.kept(seen.settings[node.name].kubelet_config) if node in seen.nodes() else None
         yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node), kept)
     for name, found in seen.writes.items():
@@ -64,15 +64,12 @@ def _size(role: str, name: str, state: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("memory-recommended", (name,), f"{memory} should have {need.memory_recommended}")
 
 
-def _kind(name: str, state: Mapping[str, Any], architecture: str, release: str) -> Iterator[Finding]:
+def _kind(name: str, state: Mapping[str, Any], architecture: str) -> Iterator[Finding]:
     if not state["systemd"]:
         yield Finding("systemd", (name,), "PID 1 is not systemd")
     if state["architecture"] != architecture:
         what = f"architecture {state['architecture']}, the bundle is for {architecture}"
         yield Finding("architecture", (name,), what)
-    own = f"{state['os_id']}-{state['os_version']}"
-    if release not in (own, own.partition(".")[0]):
-        yield Finding("os-release", (name,), f"it is {own}, the bundle has packages for {release}")
 
 
 def needs(seen: Seen, node: Node) -> dict[str, int]:
@@ -86,7 +83,9 @@ def needs(seen: Seen, node: Node) -> dict[str, int]:
     server = node in bundle_servers(seen.topology, seen.cluster)
     groups = ("control_plane", "worker", "load_balancer") if server else tuple(roles)
     load = server or seen.cluster.image_delivery == "load"
-    carried = sum(file.size for file in pieces.pieces(seen.lock, groups, seen.release, load=load))
+    carried = sum(
+        file.size for file in pieces.pieces(seen.lock, groups, None if server else release(seen, node), load=load)
+    )
     images = {blob for image in pieces.images(seen.lock, roles) for blob in image.blobs}
     sizes = {f"sha256:{file.sha256}": file.size for file in seen.lock.files}
     unpacked = UNPACKED * sum(sizes.get(blob, 0) for blob in images)
@@ -95,6 +94,12 @@ def needs(seen: Seen, node: Node) -> dict[str, int]:
     rows = seen.file_systems.get(node.name, [])
     begun = any(row["used_mib"] for row in rows if row["path"] == pieces.NODE_DIRECTORY)
     return found if begun else found | {"/": INSTALLED}
+
+
+def release(seen: Seen, node: Node) -> str:
+    """The release of a host whose packages it takes from the bundle; empty when there is none."""
+    state = seen.hardware.get(node.name)
+    return (families.release(families.system(state), seen.lock.package_sets) if state else None) or ""
 
 
 def _room(

@@ -22,11 +22,14 @@ from typing import Any
 
 import gevent
 import yaml
+from pyinfra.api.facts import _MISSING_COMMAND_MARKER
 from pyinfra.connectors import fake
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host
+from pyinfra.facts.selinux import FileContextMapping, SEBoolean, SEPorts
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
+from bundle.rpms import VERSIONLOCK
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
@@ -39,6 +42,8 @@ from facts.containerd import Images
 from facts.disk import FileSystems, SyncWrites
 from facts.etcd import Members
 from facts.file import FileState
+from facts.firewall import RULES as UFW
+from facts.firewall import Firewall
 from facts.haproxy import Backends
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
@@ -49,6 +54,7 @@ from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
 from facts.runtime import SECOND, Installed, Runtime
+from facts.selinux import Mislabelled, SELinux
 from facts.service import Unit
 from facts.sudo import Sudo
 from facts.surroundings import Surroundings
@@ -56,25 +62,39 @@ from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
 from operations import bundle_server, containerd, crio, kubernetes, swap, verify, workload
 from operations.file import write_script
+from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
 
 KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
 ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib/etcd/member"
 HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
+FIREWALLD = (
+    "/etc/firewalld/zones/kubernetes-pods.xml", "/etc/firewalld/policies/kubernetes.xml",
+    "/etc/firewalld/policies/kubernetes-fwd.xml",
+)  # fmt: skip
+SEMANAGE, UNMANAGED = "policycoreutils-python-utils", "/etc/NetworkManager/conf.d/90-kubernetes.conf"
 SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
 COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
-# What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
+# What packages bring along: a unit, whether it runs from then on where units do, and a configuration of their own.
 BRINGS = {
-    "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
-    "haproxy": ("haproxy.service", True, HAPROXY),
-    "keepalived": ("keepalived.service", False, None),
-    "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
-    "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+    "deb": {
+        "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
+        "haproxy": ("haproxy.service", True, HAPROXY),
+        "keepalived": ("keepalived.service", False, None),
+        "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
+        "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+    },
+    "rpm": {
+        "haproxy": ("haproxy.service", False, HAPROXY),
+        "keepalived": ("keepalived.service", False, KEEPALIVED),
+        "chrony": ("chronyd.service", False, "/etc/chrony.conf"),
+        "nginx": ("nginx.service", False, "/etc/nginx/nginx.conf"),
+    },
 }
 # The programs of runtimes, and the configuration that each reads when it starts.
 RUNTIMES = {"containerd": ("containerd", containerd.CONFIG), "cri-o": ("crio", crio.CONFIG)}
@@ -171,9 +191,28 @@ class Node:
         """What bash says of a connection to this address or name, and port."""
         if not (address := self.look_up(target.rpartition(":")[0])):
             return "Invalid argument"
-        hosts = {each.state["address"] for each in self.world.nodes.values()}
+        hosts = {each.state["address"]: each for each in self.world.nodes.values()}
+        if address in hosts and not hosts[address].lets_in(self.state["address"], target.rpartition(":")[2]):
+            return {"firewalld": "No route to host", "ufw": "timeout"}[hosts[address].state["firewall"]]
         there = address in hosts or self.world.leads_to(target, self)
         return str(self.state["lost"].get(target, "Connection refused" if there else "timeout"))
+
+    def lets_in(self, source: str, port: str) -> bool:
+        """Whether the firewall here, as it was last loaded, lets a host reach a TCP port."""
+        rules = self.state["loaded"]
+        if self.state["firewall"] == "firewalld":
+            rules = re.sub(r"\s+", "", rules)
+            wanted = f'<portport="{port}"protocol="tcp"/><accept/>'
+            return f'<sourceaddress="{source}"/>{wanted}' in rules or f'<rulefamily="ipv4">{wanted}' in rules
+        if self.state["firewall"] == "ufw":
+            found = re.findall(rf"^-A ufw-before-input(?: -s (\S+))? -p tcp --dport {port} -j ACCEPT$", rules, re.M)
+            return any(not sources or source in sources.split(",") for sources in found)
+        return True
+
+    def rules(self) -> str:
+        """What the firewall here would load."""
+        paths = {"firewalld": FIREWALLD, "ufw": (UFW,), None: ()}[self.state["firewall"]]
+        return "".join(self.files[path]["text"] for path in paths if path in self.files)
 
     def balances_on(self) -> str | None:
         """The port of HAProxy here."""
@@ -188,7 +227,8 @@ class Node:
         return self.units[name]
 
     def has(self, program: str) -> bool:
-        return f"/usr/bin/{program}" in self.files or program in self.state["packages"]
+        own = program == "iptables-restore" and self.state["firewall"] == "ufw"
+        return own or f"/usr/bin/{program}" in self.files or program in self.state["packages"]
 
     def api(self) -> None:
         """Refuse unless the API server of this control plane answers kubectl."""
@@ -203,6 +243,8 @@ class Node:
             if not unit.get("active") or url.removeprefix("https://") not in re.findall(
                 r"listen (\S+) ssl;", unit["config"]
             ):
+                continue
+            if not node.lets_in(self.state["address"], url.rpartition(":")[2]):
                 continue
             allowed = re.findall(r"allow (\S+);", unit["config"])
             return node if unit["certificate"] in trusted and self.state["address"] in allowed else None
@@ -376,7 +418,75 @@ def _(node: Node) -> str:
 
 @fact(Which, command="ANY_program")
 def _(node: Node, program: str) -> str:
-    return f"/usr/bin/{program}"
+    return "" if program == "sepolicy" else f"/usr/bin/{program}"
+
+
+@fact(SELinux)
+def _(node: Node) -> str:
+    return "1" if node.state["selinux"] else "none"
+
+
+def with_program(kind: type[Any], program: str, **arguments: Any) -> re.Pattern[str]:
+    """The command of a fact of pyinfra's that is asked only where there is a program."""
+    asked = kind().command(**arguments)
+    return like(f"if command -v {program} >/dev/null 2>&1; then ( {asked} ); else echo '{_MISSING_COMMAND_MARKER}'; fi")
+
+
+@command(with_program(SEBoolean, "getsebool", boolean="haproxy_connect_any"), "fact")
+def _(node: Node) -> str:
+    return f"haproxy_connect_any --> {'on' if 'haproxy_connect_any' in node.state['selinux'] else 'off'}"
+
+
+@command(with_program(SEPorts, "semanage"), "fact")
+def _(node: Node) -> str:
+    if not node.has(SEMANAGE):
+        return _MISSING_COMMAND_MARKER
+    own = [each.partition(" ")[2] for each in node.state["selinux"] if each.startswith("port ")]
+    return f"http_port_t                    tcp      {', '.join([*own, '80', '443', '8008-8009'])}"
+
+
+@command(with_program(FileContextMapping, "semanage", target=f"{NODE_DIRECTORY}(/.*)?"), "fact")
+def _(node: Node) -> str:
+    if not node.has(SEMANAGE):
+        return _MISSING_COMMAND_MARKER
+    row = f"{NODE_DIRECTORY}(/.*)?   all files   system_u:object_r:httpd_sys_content_t:s0"
+    return row if "mapping" in node.state["selinux"] else ""
+
+
+@fact(Mislabelled, paths=("ANY_paths",))
+def _(node: Node, paths: str) -> str:
+    return "\n".join(f"Would relabel {path} from bin_t to another_t" for path in mislabelled(node, paths))
+
+
+def mislabelled(node: Node, paths: str) -> list[str]:
+    """Files beneath these paths that are newer than their labels."""
+    beneath = [path for path in node.files if any(f"{path}/".startswith(f"{each}/") for each in shlex.split(paths))]
+    return [path for path in beneath if node.files[path]["changed"] > node.files[path].get("labelled", 0)]
+
+
+@command(r"restorecon -R (?P<paths>.+)")
+def _(node: Node, paths: str) -> None:
+    for path in mislabelled(node, paths):
+        node.files[path]["labelled"] = node.world.clock
+
+
+@command(r"setsebool -P (?P<name>\S+) on")
+def _(node: Node, name: str) -> None:
+    node.state["selinux"].append(name)
+
+
+@command(r"semanage port -a -t http_port_t -p tcp (?P<port>\d+)")
+def _(node: Node, port: str) -> None:
+    if not node.has(SEMANAGE) or f"port {port}" in node.state["selinux"]:
+        raise Refused(f"ValueError: Port tcp/{port} already defined")
+    node.state["selinux"].append(f"port {port}")
+
+
+@command(rf"semanage fcontext -a -t httpd_sys_content_t '{re.escape(NODE_DIRECTORY)}\(/\.\*\)\?'")
+def _(node: Node) -> None:
+    if not node.has(SEMANAGE):
+        raise Refused("sh: 1: semanage: not found")
+    node.state["selinux"].append("mapping")
 
 
 @fact(TmpDir)
@@ -396,7 +506,8 @@ def _(node: Node) -> str:
     links = [{"ifname": "eth0", "address": node.mac, "mtu": node.state["mtu"], "addr_info": [address]}]
     machine = {
         "hostname": node.state["hostname"], "cpus": node.state["cpus"], "memory": 4096, "kernel": "6.1.0-31-amd64",
-        "machine": "x86_64", "os_id": "debian", "os_version": "12", "machine_id": f"machine-{node.name}",
+        "machine": "x86_64", "os_id": node.state["os"].rpartition("-")[0],
+        "os_version": node.state["os"].rpartition("-")[2], "machine_id": f"machine-{node.name}",
         "systemd": "yes", "disk": 51200, "addr": json.dumps(links),
     }  # fmt: skip
     return "\n".join(f"{key} {value}" for key, value in machine.items())
@@ -430,6 +541,14 @@ def _(node: Node, path: str, address: str) -> str:
     if not node.has("openssl") or f"for {address} " not in file["text"]:
         return "other"
     return f"{'ending' if file.get('ending') else 'valid'}\nnotAfter=Nov 23 01:02:03 2036 GMT"
+
+
+@fact(Packages, names=("ANY_names",), format="rpm")
+def _(node: Node, names: str) -> str:
+    there = {name: node.state["packages"].get(name) for name in shlex.split(names)}
+    found = [f"{name} 0:{each['version']} rpm installed" for name, each in there.items() if each]
+    found += [f"{name}-0:{each['version']}.*" for name, each in there.items() if each and each["held"]]
+    return "\n".join([*found, *(f"no package provides {name}" for name, each in there.items() if not each)])
 
 
 @fact(Packages, names=("ANY_names",))
@@ -623,7 +742,28 @@ def _(node: Node) -> str:
 
 @fact(Surroundings)
 def _(node: Node) -> str:
-    return "config" if "/etc/containerd/config.toml" in node.files else ""
+    lines = ["config"] if "/etc/containerd/config.toml" in node.files else []
+    if firewall := node.state["firewall"]:
+        lines.append(f"firewall {firewall}")
+    if node.state["selinux"]:
+        lines.append("selinux 1")
+    if node.active("NetworkManager.service") and UNMANAGED not in node.files:
+        lines.append("networkmanager")
+    return "\n".join(lines)
+
+
+@fact(Firewall)
+def _(node: Node) -> str:
+    if not (firewall := node.state["firewall"]):
+        return ""
+    lines = [f"active {firewall}", *([f"version {node.state['firewalld']}"] if firewall == "firewalld" else [])]
+    return "\n".join([*lines, *([] if node.rules() == node.state["loaded"] else [f"stale {firewall}"])])
+
+
+@command(RELOAD["firewalld"])
+@command(RELOAD["ufw"])
+def _(node: Node) -> None:
+    node.state["loaded"] = node.rules()
 
 
 @fact(Time)
@@ -794,19 +934,43 @@ def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, s
 
 @command(r"mkdir -p .* set -- apt-get .* install .*--allow-change-held-packages (?P<names>.+) >/dev/null")
 def _(node: Node, names: str) -> None:
-    repository = f"{NODE_DIRECTORY}/packages/debian-12/"
+    repository = f"{NODE_DIRECTORY}/packages/{node.state['os']}/"
     for name, version in (each.split("=") for each in shlex.split(names)):
         if f"{repository}{name}_{version}_amd64.deb" not in node.files:
             raise Refused(f"E: Version '{version}' for '{name}' was not found")
-        node.state["packages"][name] = {"version": version, "held": False}
-        unit, runs, path = BRINGS.get(name, (None, False, None))
-        if unit and unit not in node.units:
-            masked = unit in node.state["masked"]
-            runs = runs and not masked
-            node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
-            node.units[unit]["config"] = ""
-        if path and path not in node.files:
-            node.write(path, "# the distribution's own\n")
+        bring(node, "deb", name, version)
+
+
+DNF = r"rm -rf .* baseurl=file://(?P<repository>\S+)/packages/(?P<release>\S+) .* set -- dnf .* "
+
+
+@command(DNF + r'&& "\$@" --noplugins install (?P<names>.+) >/dev/null')
+def _(node: Node, repository: str, release: str, names: str) -> None:
+    for name, version, number in (each.rsplit("-", 2) for each in shlex.split(names)):
+        if f"{repository}/packages/{release}/{name}-{version}-{number}.x86_64.rpm" not in node.files:
+            raise Refused(f"Error: Unable to find a match: {name}-{version}-{number}")
+        bring(node, "rpm", name, f"{version}-{number}")
+
+
+@command(DNF + r'&& "\$@" .* versionlock delete .* && "\$@" .* versionlock add (?P<names>.+) >/dev/null')
+def _(node: Node, repository: str, release: str, names: str) -> None:
+    if not node.has(VERSIONLOCK):
+        raise Refused("No such command: versionlock.")
+    for name in shlex.split(names):
+        node.state["packages"][name]["held"] = True
+
+
+def bring(node: Node, format: str, name: str, version: str) -> None:
+    """Have a package, and what it brings along."""
+    node.state["packages"][name] = {"version": version, "held": False}
+    unit, runs, path = BRINGS[format].get(name, (None, False, None))
+    if unit and unit not in node.units:
+        masked = unit in node.state["masked"]
+        runs = runs and not masked
+        node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
+        node.units[unit]["config"] = ""
+    if path and path not in node.files:
+        node.write(path, "# the distribution's own\n")
 
 
 @command(r"apt-mark hold (?P<names>.+) >/dev/null")
@@ -835,8 +999,26 @@ def _(node: Node, unit: str) -> None:
     node.unit(unit)["enabled"] = True
 
 
+@command(r"timeout \d+ systemctl reload-or-restart (?P<unit>NetworkManager.service) \|\| .*")
+def _(node: Node, unit: str) -> None:
+    node.units[unit]["unmanaged"] = UNMANAGED in node.files
+
+
+def refuse_by_selinux(node: Node, unit: str) -> None:
+    """What an enforcing SELinux would not let a unit do."""
+    checks = {
+        "haproxy.service": "haproxy_connect_any" in node.state["selinux"],
+        SERVER: not mislabelled(node, NODE_DIRECTORY) and {"port 5443", "mapping"} <= set(node.state["selinux"]),
+        "keepalived.service": not mislabelled(node, "/usr/libexec/keepalived/check-api"),
+        "containerd.service": not mislabelled(node, "/usr/bin/containerd"),
+    }
+    if node.state["selinux"] and not checks.get(unit, True):
+        raise Refused(f"Job for {unit} failed: Permission denied")
+
+
 @command(r"timeout \d+ systemctl restart (?P<unit>\S+) \|\| .*")
 def _(node: Node, unit: str) -> None:
+    refuse_by_selinux(node, unit)
     program, files = NEEDS.get(unit, (None, []))
     for path in files:
         if path not in node.files:

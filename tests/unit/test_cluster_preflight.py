@@ -12,7 +12,7 @@ import pytest
 from harness import answer, recorded
 
 from cluster.findings import Finding, checks
-from cluster.lock import File, Image, Lock
+from cluster.lock import File, Image, Lock, Package
 from cluster.pieces import NODE_DIRECTORY
 from cluster.ports import listening, ways
 from cluster.preflight import judge, kernel, leftovers
@@ -50,8 +50,16 @@ LOCK = Lock(
     kubernetes_version="v1.36.2",
     components={},
     images=(Image(name="k/pause:1", digest=f"sha256:{'a' * 64}", size=1, blobs=(f"sha256:{'a' * 64}",)),),
-    packages=(),
-    package_sets={"debian-12": {}},
+    packages=(
+        Package(
+            name="containerd",
+            version="1.6.20~ds1-1",
+            architecture="amd64",
+            release="debian-12",
+            file="packages/debian-12/containerd.deb",
+        ),
+    ),
+    package_sets={"debian-12": dict.fromkeys(("base", "runtime", "load_balancer", "mirror", "time"), ())},
     files=(FILE,),
 )
 PATHS = ("/", "/var/lib", NODE_DIRECTORY, "/var/lib/containerd")
@@ -84,7 +92,6 @@ def well() -> Seen:
         settings=dict.fromkeys(NAMES, settings),
         topology=TOPOLOGY,
         lock=LOCK,
-        release="debian-12",
         asked=TOPOLOGY.nodes,
         hardware={node.name: machine(node) for node in TOPOLOGY.nodes},
         file_systems={name: [{"path": path, **ROOM} for path in PATHS] for name in NAMES},
@@ -127,6 +134,14 @@ def state(what: str, host: str, **changes: Any) -> Change:
         return replace(seen, **{what: {**facts, host: {**facts[host], **changes}}})
 
     return change
+
+
+def released(seen: Seen, host: str, system: str, release: str = "", *sets: str) -> Seen:
+    """A host is another system, of a release of which the bundle has these sets of packages."""
+    name, _, version = system.rpartition("-")
+    own = {release or system: dict.fromkeys(sets, ())}
+    lock = seen.lock.model_copy(update={"package_sets": seen.lock.package_sets | own})
+    return state("hardware", host, os_id=name, os_version=version)(replace(seen, lock=lock))
 
 
 def carried(seen: Seen) -> Seen:
@@ -231,6 +246,26 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             state("hardware", "w1", os_id="ubuntu", os_version="24.04"),
             ("w1",),
             "it is ubuntu-24.04, the bundle has packages for debian-12",
+        ),
+        (
+            lambda seen: released(seen, "w1", "slackware-15"),
+            ("w1",),
+            "it is slackware-15, which this project does not know; it knows debian-12, debian-13, ubuntu-22.04, "
+            "ubuntu-24.04, rocky-9, rocky-10, almalinux-9, almalinux-10, centos-9, centos-10, openEuler-22.03, "
+            "openEuler-24.03, kylin-V10, kylin-V11",
+        ),
+        (
+            lambda seen: released(seen, "lb1", "rocky-9.4", "rocky-9", "base", "runtime"),
+            ("lb1",),
+            "the bundle has no set load_balancer, mirror of packages of rocky-9",
+        ),
+    ],
+    "release-runtime": [
+        (
+            lambda seen: released(seen, "w2", "rocky-9.4", "rocky-9", "base", "runtime"),
+            ("w2",),
+            "it is rocky-9.4. container_runtime: is containerd, and the bundle has no runtime. Choose `runtime` in "
+            "bundle.yaml and build it anew, or change container_runtime; docs/runtimes.md shows how",
         )
     ],
     "cpus": [
@@ -754,3 +789,38 @@ def test_a_resolv_conf_that_the_site_has_chosen_is_not_judged() -> None:
 )
 def test_no_proxy_is_read_as_go_reads_it(no_proxy: str, network: str, is_bypassed: bool) -> None:
     assert bypassed(no_proxy, IPv4Network(network)) is is_bypassed
+
+
+def chosen(seen: Seen, **changes: Any) -> Seen:
+    """The settings of all hosts have these changes."""
+    return replace(seen, settings={name: each.model_copy(update=changes) for name, each in seen.settings.items()})
+
+
+@pytest.mark.parametrize(("firewall", "left"), [("firewalld", False), ("ufw", False), ("nftables", True)])
+def test_a_firewall_that_the_deploy_opens_is_no_finding(firewall: str, left: bool) -> None:
+    seen = chosen(state("surroundings", "lb1", firewalls=[firewall])(well()), host_firewall="open")
+    found = [Finding("firewall", ("lb1",), f"{firewall} is active")]
+    assert judge(seen) == (found if left else [])
+
+
+def test_what_a_firewall_filters_until_the_deploy_opens_it_is_no_finding() -> None:
+    seen = well()
+    lost = {name: answers | dict.fromkeys([each for each in answers if "10.0.0.21" in each], "timeout")
+            for name, answers in seen.reached.items()}  # fmt: skip
+    filtered = replace(seen, reached=lost)
+    assert {each.check for each in judge(filtered)} == {"port-filtered"}
+    assert judge(replace(filtered, unopened=frozenset({"cp1"}))) == []
+    assert judge(replace(filtered, unopened=frozenset({"cp2"}))) == judge(filtered)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "check"),
+    [
+        ({"selinux": "enforcing"}, {"selinux": "configure"}, "selinux"),
+        ({"network_manager": True}, {"network_manager": "unmanage"}, "network-manager"),
+    ],
+)
+def test_what_the_deploy_tells_a_host_is_no_finding(change: Any, setting: Any, check: str) -> None:
+    seen = state("surroundings", "w1", **change)(well())
+    assert [each.check for each in judge(seen)] == [check]
+    assert judge(chosen(seen, **setting)) == []
