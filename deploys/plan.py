@@ -13,8 +13,10 @@ from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
+from bundle import manifests
+from bundle.command import BuildError
 from bundle.verify import BundleError, read_lock, verify
-from cluster import balancing, configuration, ports
+from cluster import balancing, configuration, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.compatibility import refusals
@@ -98,6 +100,7 @@ def problems() -> list[str]:
     found += _documents(known)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
     found += runtimes.problems(mine, lock(), RELEASE)
+    found += networks.problems(mine) + _manifest_problems(mine)
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
@@ -120,6 +123,24 @@ def _documents(known: Topology) -> list[str]:
 @cache
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
+
+
+def _manifest_problems(mine: Settings) -> list[str]:
+    """Why the user's own network cannot be applied: no such file, no manifest, or images that the bundle has not."""
+    if not mine.cni_manifest:
+        return []
+    if not Path(mine.cni_manifest).is_file():
+        return [f"cni_manifest: there is no file {mine.cni_manifest}. Correct it, or set it to None."]
+    try:
+        wanted = manifests.images([Path(mine.cni_manifest)])
+    except BuildError as error:
+        return [f"cni_manifest: {error}"]
+    lacking = sorted(set(wanted) - {image.name for image in lock().images})
+    return [
+        f"cni_manifest {mine.cni_manifest}: names {name}, which the bundle has not. Add it to `manifests` in "
+        "bundle.yaml and build the bundle anew."
+        for name in lacking
+    ]
 
 
 def damage() -> list[str]:

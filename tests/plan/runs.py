@@ -102,6 +102,7 @@ def machine(address: str) -> dict[str, Any]:
         "fstab": ["/dev/vda2 none swap sw 0 0"], "modules": {"overlay": "available", "br_netfilter": "available"},
         "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
         "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
+        "routes": {}, "rules": [],
     }  # fmt: skip
 
 
@@ -222,6 +223,7 @@ def make_site(
     nodes = {name: machine(address) for members in groups.values() for name, address in members.items()}
     # `site`: the endpoint at which the site itself balances.
     cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
+    cluster |= {"subnets": {}, "made": 0}  # pods' subnets by node, and how many were ever given
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)
 

@@ -32,7 +32,7 @@ def test_the_table_names_roles_settings_and_values_that_there_are() -> None:
         assert {rule.to, *rule.sources} <= ROLES | OUTSIDE
         assert set(rule.when) <= set(NAMES)
         text = str(rule.port or "")
-        assert rule.protocol == "vrrp" or text in NAMES or all(each.isdigit() for each in text.split("-"))
+        assert rule.protocol in ("vrrp", "any") or text in NAMES or all(each.isdigit() for each in text.split("-"))
 
 
 def test_hosts_must_reach_what_their_roles_need() -> None:
@@ -68,7 +68,8 @@ def test_packets_of_pods_need_their_port_only_where_they_are_wrapped() -> None:
         return {rule.port for rule in found if rule.protocol == "udp"}
 
     assert udp(needed(settings())) == {8472}
-    assert udp(needed(settings(flannel_backend="host-gw"))) == set()
+    assert udp(needed(settings(flannel_backend="host-gw"))) == udp(needed(settings(cni="bridge"))) == set()
+    assert len([rule for rule in needed(settings(cni="bridge")) if rule.protocol == "any"]) == 2
     assert udp(needed(settings(time_sync="chrony", ntp_servers=["10.0.0.1"]))) == {8472, 123}
 
 
