@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cluster import pieces
+from cluster import eviction, pieces
 from cluster.findings import Finding
 from cluster.preflight.seen import Seen
 from cluster.topology import Node, bundle_servers
@@ -32,7 +32,7 @@ NEEDS = {
 CONTAINERD, UNPACKED = "/var/lib/containerd", 4
 # Packages and programs once installed, in MiB, by the larger of a node and a load balancer.
 INSTALLED = 700
-EVICTED_BELOW, FEW_INODES = 0.15, 0.05
+FEW_INODES = 0.05
 SLOW = 10.0  # ms, of 99 in 100 writes (https://etcd.io/docs/latest/faq/)
 
 
@@ -45,7 +45,8 @@ def check(seen: Seen) -> Iterator[Finding]:
     for node in seen.asked:
         if state := seen.hardware.get(node.name):
             yield from _kind(node.name, state, seen.lock.platform.rpartition("/")[2], seen.release)
-        yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node))
+        kept = eviction.kept(seen.settings[node.name].kubelet_config) if node in seen.nodes() else None
+        yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node), kept)
     for name, found in seen.writes.items():
         if found and found["p99_ms"] > SLOW:
             what = f"writes of {found['path']} to its disk take {found['median_ms']:.1f} ms, the slowest of 100 (p99)"
@@ -96,7 +97,9 @@ def needs(seen: Seen, node: Node) -> dict[str, int]:
     return found if begun else found | {"/": INSTALLED}
 
 
-def _room(name: str, rows: list[Mapping[str, Any]], needed: Mapping[str, int]) -> Iterator[Finding]:
+def _room(
+    name: str, rows: list[Mapping[str, Any]], needed: Mapping[str, int], kept: eviction.Amount | None
+) -> Iterator[Finding]:
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     by_mount: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -111,7 +114,7 @@ def _room(name: str, rows: list[Mapping[str, Any]], needed: Mapping[str, int]) -
             parts = ", ".join(f"{path} {size}" for path, size in wanted[mount].items() if size)
             what = f"{row['free_mib']} MiB free on the file system of {mount}, {need} needed ({parts})"
             yield Finding("disk-free", (name,), what)
-        elif row["free_mib"] - need < EVICTED_BELOW * row["size_mib"]:
+        elif kept and row["free_mib"] - need < kept.of(row["size_mib"]):
             what = f"{row['free_mib']} of {row['size_mib']} MiB free on the file system of {mount}"
             yield Finding("disk-pressure", (name,), f"{what}, and {need} needed" if need else what)
         # Some file systems, such as btrfs, have no such number.

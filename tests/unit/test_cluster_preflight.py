@@ -460,8 +460,8 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
         (
             state("answers", "lb2", **{VIP: "02:00:00:00:00:32"}),
             (),
-            f"vip {VIP}: something answers at it already (02:00:00:00:00:32 of w2, as seen by lb2) and no load "
-            "balancer has it",
+            f"vip {VIP}: something answers at it already (02:00:00:00:00:32 of w2, as seen by lb2) and no "
+            "balancing host has it",
         ),
     ],
     "vrrp-peers": [
@@ -761,6 +761,14 @@ def test_a_node_that_is_in_the_cluster_needs_no_more_room_and_pieces_that_are_th
         Finding("disk-pressure", ("w1",), "500 of 600 MiB free on the file system of /b, and 499 needed")
     ]
     assert judge(room("cp1", "/var/lib/containerd", mount="/c", used_mib=1000, **full)(well())) == []
+
+
+def test_a_disk_is_judged_by_what_its_kubelet_keeps_free_and_not_where_there_is_none() -> None:
+    few = {"free_mib": 6000, "used_mib": 10000}
+    assert judge(everywhere("lb1", **few)(well())) == []
+    assert [each.check for each in judge(everywhere("w1", **few)(well()))] == ["disk-pressure"]
+    own = {"evictionHard": {"imagefs.available": "1Gi"}}
+    assert judge(given(everywhere("w1", **few)(well()), kubelet_config=own)) == []
 
 
 def test_a_clock_counts_as_far_as_it_is_certain() -> None:

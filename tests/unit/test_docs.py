@@ -12,8 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bundle import catalogue, components, releases
-from bundle.catalogue import Catalogue, Component, Download, Module, Recipe, Release, Repository, Runtime
+from bundle import catalogue, components, versions
+from bundle.catalogue import Catalogue, Component, Download, Module, OpenApi, Recipe, Release, Repository, Runtime
 from cluster import balancing, configuration, findings, ports, settings
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
@@ -27,6 +27,7 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.": Component,
     "components.NAME.download.": Download,
     "components.NAME.build.": Module,
+    "components.NAME.build.openapi.": OpenApi,
     "recipes.NAME.": Recipe,
     "runtimes.NAME.": Runtime,
     "packages.NAME.": Release,
@@ -48,12 +49,12 @@ def example() -> Settings:
     ("name", "module"), [("settings", settings), ("preflight", findings), ("ports", ports)], ids=lambda each: str(each)
 )
 def test_a_reference_is_of_what_it_describes(name: str, module: Any) -> None:
-    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py settings writes it anew"
+    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py docs writes it anew"
 
 
 def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_taken() -> None:
     text = (ROOT / "docs/configuration.md").read_text()
-    assert text == configuration.markdown(), "python3 tasks.py settings writes it anew"
+    assert text == configuration.markdown(), "python3 tasks.py docs writes it anew"
     example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
     own: dict[str, Any] = {}
     exec(example, own)
@@ -64,12 +65,12 @@ def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_tak
 def test_the_page_of_versions_has_every_release_that_is_built() -> None:
     rows = re.findall(r"^\| (1\.\d+) \| (\w+) \| (\S+) \| (.+?) \|", (ROOT / "docs/versions.md").read_text(), re.M)
     assert [(minor, f"kubeadm.k8s.io/{api}", version) for minor, api, version, _ in rows] == [
-        (minor, kubeadm_api(each.version), each.version) for minor, each in releases.load().items()
+        (minor, kubeadm_api(each.kubernetes), each.kubernetes) for minor, each in versions.load().minors.items()
     ]
     own = next(minor for minor, *_, go in rows if go == "as in the bundle")
     assert catalogue.load().kubernetes_version.startswith(f"v{own}.")
     assert [go for minor, *_, go in rows if minor != own] == [
-        each.go for minor, each in releases.load().items() if minor != own
+        each.go for minor, each in versions.load().minors.items() if minor != own
     ]
 
 

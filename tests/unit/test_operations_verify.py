@@ -69,6 +69,30 @@ def test_nodes_that_wait_for_a_network_are_told_from_those_that_are_ill() -> Non
     assert verify.without_network({"items": [*NODES["items"], *nodes]}) == ["w2"]
 
 
+def test_a_node_that_is_short_of_something_is_named_with_what_the_kubelet_says() -> None:
+    rows = [
+        {"type": "DiskPressure", "status": "True", "message": "kubelet has disk pressure"},
+        {"type": "MemoryPressure", "status": "False", "message": "kubelet has sufficient memory available"},
+        {"type": "Ready", "status": "False", "message": "container runtime is down"},
+    ]
+    short: dict[str, Any] = {"metadata": {"name": "w1"}, "status": {"conditions": rows}}
+    assert verify.nodes_not_ready({"items": [short]}, ["w1"]) == [
+        "node w1 is not Ready (container runtime is down)",
+        "node w1 has DiskPressure (kubelet has disk pressure)",
+    ]
+
+
+def test_a_pod_that_does_not_run_is_named_with_what_it_waits_for() -> None:
+    unscheduled, unpulled = pod("a", "Pending"), pod("b", "Pending", False)
+    words = "0/4 nodes are available: 4 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }."
+    unscheduled["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": words}]
+    unpulled["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ErrImageNeverPull"}}
+    assert verify.pods_not_running({"items": [unscheduled, unpulled]}) == [
+        f"pod kube-system/a is Pending, containers ready ({words})",
+        "pod kube-system/b is Pending, containers not ready (ErrImageNeverPull)",
+    ]
+
+
 def test_pods_that_run_or_have_succeeded_are_well() -> None:
     assert verify.pods_not_running({"items": [pod("a", "Running", True, True), pod("b", "Succeeded", False)]}) == []
 
