@@ -6,7 +6,7 @@ from cluster.compatibility import mode_refusal
 from cluster.settings import Settings
 
 # A network's own file in /etc/cni/net.d; one that the user installs may have any.
-CNI_FILES = {"flannel": "10-flannel.conflist", "bridge": "10-bridge.conflist"}
+CNI_FILES = {"flannel": "10-flannel.conflist", "calico": "10-calico.conflist", "bridge": "10-bridge.conflist"}
 # kube-proxy in mode nftables starts on no older kernel (pkg/proxy/nftables/supported.go of Kubernetes).
 NFTABLES_KERNEL = "5.13"
 
@@ -18,8 +18,13 @@ def goes_unwrapped(settings: Settings) -> bool:
 
 def modules(settings: Settings) -> list[tuple[str, ...]]:
     """What the network asks of the kernel, each as modules any of which will do."""
-    wrapped = settings.cni == "flannel" and settings.flannel_backend == "vxlan"
-    return [("vxlan",)] if wrapped else []
+    if settings.cni == "flannel":
+        return [("vxlan",)] if settings.flannel_backend == "vxlan" else []
+    if settings.cni != "calico":
+        return []
+    # https://docs.tigera.io/calico/latest/getting-started/kubernetes/requirements#kernel-dependencies
+    sets: list[tuple[str, ...]] = [] if settings.kube_proxy_mode == "nftables" else [("ip_set",), ("xt_set",)]
+    return [*sets, *({"vxlan": [("vxlan",)], "ipip": [("ipip",)], "bgp": []}[settings.calico_encapsulation])]
 
 
 def proxy_modules(settings: Settings) -> tuple[str, ...]:

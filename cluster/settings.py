@@ -101,12 +101,18 @@ class Settings(BaseModel):
     allow_scheduling_on_control_planes: bool = Field(
         False, description="Control planes that join take ordinary pods too; then a cluster needs no worker."
     )
-    cni: Literal["flannel", "bridge", "none"] = Field(
+    cni: Literal["flannel", "calico", "bridge", "none"] = Field(
         "flannel",
-        description="The pod network: `flannel`, a `bridge` with static routes, or `none` when you install your own "
-        "(docs/networks.md).",
+        description="The pod network: `flannel`, `calico`, a `bridge` with static routes, or `none` when you install "
+        "your own (docs/networks.md).",
     )
     flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
+    calico_installation: Literal["operator", "manifest"] = Field(
+        "operator", description="What installs Calico: its operator, or upstream's `calico.yaml`."
+    )
+    calico_encapsulation: Literal["vxlan", "ipip", "bgp"] = Field(
+        "vxlan", description="How Calico carries pods' packets: wrapped, or with `bgp` as they are."
+    )
     cni_manifest: str | None = Field(
         None, description="With `none`: a file of manifests on the control machine that installs your network."
     )

@@ -1,6 +1,6 @@
-"""The pod network (guide 6.1), by `cni`: flannel's manifest, a bridge and routes on each node, or the user's own.
+"""The pod network (guide 6.1), by `cni`: flannel, Calico, a bridge and routes on each node, or the user's own.
 
-Hosts: flannel and the user's own, the first control plane; bridge, all nodes. Changes: /etc/kubernetes/addons and what
+Hosts: bridge, all nodes; all others, the first control plane. Changes: /etc/kubernetes/addons and what
 its manifests make; of bridge /etc/cni/net.d/10-bridge.conflist, /usr/local/sbin/pod-network, pod-network.service.
 Undo: `kubectl delete -f` the manifest; or stop the service, remove the three files, and restart the host.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import deploy
 
-from cluster import bridge
+from cluster import bridge, calico
 from cluster.networks import CNI_FILES
 from cluster.pieces import image
 from deploys import plan
@@ -24,7 +24,7 @@ ADDONS = "/etc/kubernetes/addons"
 @deploy("Pod network")
 def network() -> None:
     topology, me = plan.topology(), plan.me()
-    networks = {"flannel": _flannel, "none": _own}
+    networks = {"flannel": _flannel, "calico": _calico, "none": _own}
     if plan.settings().cni == "bridge":
         if me not in topology.load_balancers:
             _bridge()
@@ -40,6 +40,37 @@ def _flannel() -> None:
     kubernetes.apply(
         name="Apply flannel and wait for it on every node",
         path=path, written_by=written, wait_for="rollout status -n kube-flannel daemonset/kube-flannel-ds",
+    )  # fmt: skip
+
+
+def _calico() -> None:
+    """Upstream's manifests of the bundle, and what the settings say of the network."""
+    settings, texts = plan.settings(), plan.calico_files()
+    if settings.calico_installation == "manifest":
+        path = f"{ADDONS}/calico.yaml"
+        text = calico.manifest(texts["calico.yaml"], settings, calico.version(settings, plan.lock(), texts))
+        written = file.content(name="Write Calico's manifest", dest=path, content=text)
+        kubernetes.apply(
+            name="Apply Calico and wait for it on every node",
+            path=path, written_by=written, wait_for="rollout status -n kube-system daemonset/calico-node",
+        )  # fmt: skip
+        return
+    path = f"{ADDONS}/tigera-operator.yaml"
+    written = file.content(
+        name="Write the manifest of Calico's operator", dest=path, content="---\n".join(texts.values())
+    )
+    kubernetes.apply(
+        name="Apply Calico's operator and wait for it",
+        path=path, written_by=written, wait_for="rollout status -n tigera-operator deployment/tigera-operator",
+    )  # fmt: skip
+    at = calico.placement(plan.lock())
+    assert at is not None, "calico.problems has seen to it"
+    path, text = f"{ADDONS}/calico-installation.yaml", calico.installation(settings, at)
+    written = file.content(name="Write what the operator installs", dest=path, content=text)
+    kubernetes.apply(
+        name="Have the operator install Calico and wait for it on every node",
+        path=path, written_by=written, wait_for="wait --for=condition=Available tigerastatus/calico",
+        once_there="tigerastatus/calico", seconds=300, among_others=text,
     )  # fmt: skip
 
 

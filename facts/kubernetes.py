@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from typing import Literal
+from typing import Any, Literal
 
 from pyinfra.api import FactBase
 
@@ -36,6 +37,25 @@ class Manifest(FactBase[Applied]):
         code = output[-1].strip()
         known: dict[str, Applied] = {"0": "applied", "1": "differs"}
         return known.get(code, "unknown")
+
+
+class Objects(FactBase[list[dict[str, Any]]]):
+    """The live objects of a manifest on the node, in its order; none when one is not there, or no API answers."""
+
+    @staticmethod
+    def default() -> list[dict[str, Any]]:
+        return []
+
+    def command(self, path: str) -> str:
+        return (
+            f"test -e {shlex.quote(path)} && kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s "
+            f"get -f {shlex.quote(path)} -o json 2>/dev/null; true"
+        )
+
+    def process(self, output: list[str]) -> list[dict[str, Any]]:
+        found = json.loads("\n".join(output))
+        objects: list[dict[str, Any]] = found["items"] if found.get("kind") == "List" else [found]
+        return objects
 
 
 class PodSubnets(FactBase[dict[str, NodeSubnet] | None]):

@@ -253,9 +253,9 @@ def join(
         if seed is not None and host.state.is_executing:
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
             forget(seed, node)
-        yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {cri_socket(settings)}")
-        if settings.cni in CNI_FILES:
+        if settings.cni in CNI_FILES:  # first: on a host that is no node any more it would be taken for another's
             yield StringCommand(f"rm -rf /etc/cni/net.d/{CNI_FILES[settings.cni]}")
+        yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {cri_socket(settings)}")
     documents = ""
     if seed is not None and host.state.is_executing:
         issue_credentials(settings, topology, seed, control_plane)

@@ -51,8 +51,10 @@ def _configurations(name: str, own: str, files: list[str], bare: bool) -> Iterat
         yield Finding("network-changed", (name,), f"its network is {cni}: /etc/cni/net.d has {file}, and not {own}")
         return
     for each in files:
-        # Beside the network's own file, one that comes before it is taken in its place.
-        if each != own and (bare or each < own):
+        # Beside the network's own file, one that comes before it is taken in its place. A bridge's has the node's own
+        # subnet, which it gets when it joins.
+        stale = each == own and own == CNI_FILES["bridge"]
+        if (each != own or stale) if bare else each < own:
             yield Finding("leftover-cni", (name,), f"/etc/cni/net.d has {each}")
 
 

@@ -46,7 +46,7 @@ from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
-from facts.kubernetes import Manifest, PodSubnets
+from facts.kubernetes import Manifest, Objects, PodSubnets
 from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
@@ -69,7 +69,7 @@ SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
-COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
+COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan", "ip_set", "xt_set")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 # What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
 BRINGS = {
@@ -733,6 +733,17 @@ def _(node: Node, path: str) -> str:
     return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
 
 
+@fact(Objects, path="ANY_path")
+def _(node: Node, path: str) -> str:
+    """The operator adds to what it is given: all that it takes when nothing is said."""
+    if path not in node.files or node.world.cluster["applied"].get(path) != node.sha256(path):
+        return ""
+    (document,) = yaml.safe_load_all(node.files[path]["text"])
+    document["spec"] |= {"variant": "Calico"}
+    document["spec"]["calicoNetwork"]["ipPools"][0] |= {"blockSize": 26, "allowedUses": ["Workload", "Tunnel"]}
+    return json.dumps(document)
+
+
 # Pieces of the bundle, files, packages and units
 
 
@@ -1078,6 +1089,13 @@ def _(node: Node, path: str) -> None:
 @command(rf"{kubernetes.KUBECTL} (rollout status|wait) .* --timeout=\d+s \|\| .*", "read")
 def _(node: Node) -> None:
     node.api()
+
+
+@command(rf"for i in .*; do {kubernetes.KUBECTL} get (?P<what>\S+) >/dev/null .*; exit 1", "read")
+def _(node: Node, what: str) -> None:
+    node.api()
+    if f"{KUBERNETES}/addons/tigera-operator.yaml" not in node.world.cluster["applied"]:
+        raise Refused(f"the server doesn't have a resource type {what!r}")
 
 
 @command(like(f"{verify.KUBECTL} get nodes -o json"), "read")

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,10 +58,12 @@ RUNTIMES: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def make_bundle(directory: Path, runtime: str = "package") -> Path:
-    """A bundle of a few bytes per piece."""
-    components, programs, own = RUNTIMES[runtime]
-    sets = PACKAGES | {"runtime": own}
+def make_bundle(
+    directory: Path, runtime: str = "package", more: Sequence[str] = (), added: Mapping[str, str] | None = None
+) -> Path:
+    """A bundle of a few bytes per piece, with `more` images, by their whole names, and files that were `added`."""
+    components, programs, packaged = RUNTIMES[runtime]
+    sets = PACKAGES | {"runtime": packaged}
     files: list[File] = []
 
     def piece(path: str, text: str) -> str:
@@ -77,9 +79,12 @@ def make_bundle(directory: Path, runtime: str = "package") -> Path:
         return f"sha256:{digest}"
 
     images = []
-    for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost"):
+    own = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
+    for name in (*own, *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
-        images.append(Image(name=f"{name}:1", digest=manifest, size=9, blobs=(manifest, layer)))
+        images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
+    for path, text in (added or {}).items():
+        piece(f"files/{path}", text)
     for path in (*PROGRAMS, *programs):
         piece(path, path)
     packages = []

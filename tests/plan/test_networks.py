@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import GROUPS, Groups, Run, Site, machine, make_site, together
+import yaml
+from runs import GROUPS, Groups, Run, Site, machine, make_bundle, make_site, together
 
 from cluster import bridge
 
@@ -35,6 +36,48 @@ spec:
 """
 
 
+CALICO = """\
+---
+kind: ConfigMap
+apiVersion: v1
+metadata: {name: calico-config, namespace: kube-system}
+data: {calico_backend: "bird", veth_mtu: "0"}
+---
+kind: DaemonSet
+apiVersion: apps/v1
+metadata: {name: calico-node, namespace: kube-system}
+spec:
+  template:
+    spec:
+      containers:
+        - name: calico-node
+          image: quay.io/calico/node:v3.32.1
+          env: [{name: IP, value: autodetect}]
+          livenessProbe: {exec: {command: [calico-node, -felix-live, -bird-live]}}
+          readinessProbe: {exec: {command: [calico-node, -felix-ready, -bird-ready]}}
+"""
+CRDS = """\
+kind: CustomResourceDefinition
+metadata:
+  name: installations.operator.tigera.io
+"""
+OPERATOR = """\
+kind: Deployment
+metadata: {name: tigera-operator}
+spec: {template: {spec: {containers: [{name: tigera-operator, image: quay.io/tigera/operator:v1.42.3}]}}}
+"""
+IMAGES = (
+    "quay.io/tigera/operator:v1.42.3",
+    *(f"quay.io/calico/{name}:v3.32.1" for name in ("node", "typha", "cni", "kube-controllers")),
+)
+FILES = {"calico.yaml": CALICO, "operator-crds.yaml": CRDS, "tigera-operator.yaml": OPERATOR}
+
+
+@pytest.fixture(scope="session")
+def with_calico(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("calico-bundle"), more=IMAGES, added=FILES)
+
+
 @dataclass(frozen=True)
 class Deployed:
     """A dry run on bare machines, the run that followed, and the machines after it."""
@@ -49,9 +92,10 @@ def smaller(but: str) -> Groups:
 
 
 @pytest.fixture(scope="module")
-def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> dict[str, Future[Any]]:
+def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path, with_calico: Path) -> dict[str, Future[Any]]:
     def whole(what: str, **settings: object) -> Callable[[], Any]:
-        site = make_site(tmp_path_factory.mktemp(what), bundle, **settings)
+        chosen = with_calico if settings["cni"] == "calico" else bundle
+        site = make_site(tmp_path_factory.mktemp(what), chosen, **settings)
         return lambda: Deployed(site, site.run("--dry", "--json"), site.run("-y"))
 
     own = tmp_path_factory.mktemp("manifest") / "network.yaml"
@@ -61,6 +105,8 @@ def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> dict[str,
             "bridge": whole("bridge", cni="bridge"),
             "none": whole("none", cni="none"),
             "own": whole("own", cni="none", cni_manifest=str(own)),
+            "operator": whole("operator", cni="calico", kube_proxy_mode="nftables", calico_encapsulation="bgp"),
+            "manifest": whole("manifest", cni="calico", calico_installation="manifest"),
         }
     )
 
@@ -81,7 +127,7 @@ def site(bridged: Deployed, tmp_path: Path) -> Site:
     return bridged.site.copy(tmp_path / "site")
 
 
-@pytest.mark.parametrize("what", ["bridge", "none", "own"])
+@pytest.mark.parametrize("what", ["bridge", "none", "own", "operator", "manifest"])
 def test_the_run_changes_what_the_plan_says_and_a_second_nothing(
     futures: dict[str, Future[Any]], what: str, tmp_path: Path
 ) -> None:
@@ -235,6 +281,51 @@ def test_a_network_of_ones_own_is_applied_waited_for_and_verified(futures: dict[
         assert set(state["cluster"]["applied"]) == {"/etc/kubernetes/addons/network.yaml"}
 
 
+def test_calicos_operator_comes_before_what_it_installs_with_the_bundles_images(
+    futures: dict[str, Future[Any]],
+) -> None:
+    found = result(futures, "operator")
+    applied = [each["command"].rpartition(" -f ")[2] for each in found.run.like("apply --server-side", "change")]
+    addons = "/etc/kubernetes/addons"
+    assert applied == [f"{addons}/tigera-operator.yaml", f"{addons}/calico-installation.yaml"]
+    (waited,) = found.run.like("wait --for=condition=Available tigerastatus/calico --timeout=300s", "read")
+    assert waited["host"] == FIRST
+    with found.site.state() as state:
+        files = state["nodes"][FIRST]["files"]
+    assert files[applied[0]]["text"] == f"{CRDS}---\n{OPERATOR}"
+    spec = yaml.safe_load(files[applied[1]]["text"])["spec"]
+    assert spec["registry"] == "quay.io/"
+    assert spec["calicoNetwork"]["linuxDataplane"] == "Nftables"
+    assert spec["calicoNetwork"]["ipPools"][0]["cidr"] == "10.244.0.0/16"
+
+
+def test_calicos_manifest_is_applied_with_the_settings_in_it(futures: dict[str, Future[Any]]) -> None:
+    found = result(futures, "manifest")
+    with found.site.state() as state:
+        (path,) = state["cluster"]["applied"]
+        text = state["nodes"][FIRST]["files"][path]["text"]
+    configuration, daemons = yaml.safe_load_all(text)
+    assert configuration["data"] == {"calico_backend": "vxlan", "veth_mtu": "0"}
+    (container,) = daemons["spec"]["template"]["spec"]["containers"]
+    assert {"name": "IP_AUTODETECTION_METHOD", "value": "kubernetes-internal-ip"} in container["env"]
+    assert found.run.like("rollout status -n kube-system daemonset/calico-node", "read") != []
+
+
+@pytest.mark.parametrize("what", ["operator", "manifest"])
+def test_what_somebody_changed_of_calico_is_announced_and_put_back(
+    futures: dict[str, Future[Any]], what: str, tmp_path: Path
+) -> None:
+    site = result(futures, what).site.copy(tmp_path / "site")
+    with site.state() as state:
+        *_, last = state["cluster"]["applied"]
+        state["cluster"]["applied"][last] = "another"
+    plan, run = site.run("--dry", "--json"), site.run("-y")
+    assert run.code == 0, run.words
+    assert [host for host, _ in plan.planned] == [FIRST]
+    assert run.made == plan.planned
+    assert site.run("--dry", "--json").planned == set()
+
+
 def manifest(directory: Path, text: str) -> str:
     path = directory / "network.yaml"
     path.write_text(text)
@@ -255,6 +346,13 @@ INPUTS: dict[str, tuple[Callable[[Path], dict[str, object]], list[str]]] = {
         lambda _: {"kube_proxy_mode": "ipvs"},
         ["the kernel has no ip_vs, neither loadable nor compiled in", "Set another `kube_proxy_mode`", "check: ipvs"],
     ),
+    "Calico that the bundle has not": (
+        lambda _: {"cni": "calico"},
+        [
+            'calico_installation "operator", and the bundle has no file files/tigera-operator.yaml',
+            "Name it under `manifests` and `extra_files` in bundle.yaml",
+        ],
+    ),
     "a manifest for another network": (
         lambda directory: {"cni_manifest": manifest(directory, OWN)},
         ['`cni_manifest` installs a network of your own: set cni to "none", not "flannel"'],
@@ -265,7 +363,7 @@ INPUTS: dict[str, tuple[Callable[[Path], dict[str, object]], list[str]]] = {
     ),
     "a manifest whose images the bundle has not": (
         lambda directory: {"cni": "none", "cni_manifest": manifest(directory, OWN.replace("flannel:1", "weave:2"))},
-        ["names ghcr.io/flannel-io/weave:2, which the bundle has not", "Add it to `manifests` in bundle.yaml"],
+        ["names ghcr.io/flannel-io/weave:2, which the bundle has not", "Add the file to `manifests` in"],
     ),
     "a network of pods too small for the nodes": (
         lambda _: {"cni": "bridge", "pod_subnet": "10.244.0.0/22"},

@@ -541,6 +541,11 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
         )
     ],
     "leftover-cni": [
+        (
+            both(having(cni="bridge"), state("leftovers", "w1", cni_files=["10-bridge.conflist"])),
+            ("w1",),
+            "/etc/cni/net.d has 10-bridge.conflist",
+        ),
         (state("leftovers", "w1", cni_files=["87-podman.conflist"]), ("w1",), "/etc/cni/net.d has 87-podman.conflist"),
         (
             both(
@@ -739,6 +744,9 @@ def test_a_network_asks_for_its_own_modules_alone() -> None:
 
     assert wanted() == {"vxlan"}
     assert wanted(flannel_backend="host-gw") == wanted(cni="bridge") == set()
+    assert wanted(cni="calico") == {"ip_set", "xt_set", "vxlan"}
+    assert wanted(cni="calico", calico_encapsulation="ipip") == {"ip_set", "xt_set", "ipip"}
+    assert wanted(cni="calico", calico_encapsulation="bgp", kube_proxy_mode="nftables") == set()
     assert wanted(cni="none", kube_proxy_mode="ipvs") == {"ip_vs", "ip_vs_rr"}
 
 

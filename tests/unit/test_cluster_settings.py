@@ -50,6 +50,8 @@ BAD: list[tuple[str, Any]] = [
     ("allow_scheduling_on_control_planes", "maybe"),
     ("cni", "weave"),
     ("cni_manifest", 5),
+    ("calico_installation", "helm"),
+    ("calico_encapsulation", "wireguard"),
     ("kube_proxy_mode", "userspace"),
     ("flannel_backend", "udp"),
     ("init_configuration", "taints: []"),

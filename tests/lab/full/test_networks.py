@@ -125,9 +125,11 @@ def test_what_is_lost_is_announced_and_mended(bridged: Deployed) -> None:
     plan = deployed("cluster", "--dry", *DATA)
     assert f"no route to {lost}" in plan
     assert "a route to 10.244.77.0/24, which is no node's" in plan
-    assert changes(deployed("cluster", "-y", *DATA)) == changes(plan) == {
-        "Cluster | Pod network | Have the routes, now and at boot": 1
-    }
+    assert (
+        changes(deployed("cluster", "-y", *DATA))
+        == changes(plan)
+        == {"Cluster | Pod network | Have the routes, now and at boot": 1}
+    )
     assert routes("w1") == wanted("w1")
     nothing_changes()
 
