@@ -24,7 +24,7 @@ class Rule(BaseModel):
 
     to: str
     sources: tuple[str, ...] = Field(alias="from")
-    protocol: Literal["tcp", "udp", "tcp and udp", "vrrp"]
+    protocol: Literal["tcp", "udp", "tcp and udp", "vrrp", "ipip", "any"]
     port: int | str | None = None
     process: str = ""
     unit: str = ""

@@ -101,8 +101,24 @@ class Settings(BaseModel):
     allow_scheduling_on_control_planes: bool = Field(
         False, description="Control planes that join take ordinary pods too; then a cluster needs no worker."
     )
-    cni: Literal["flannel"] = Field("flannel", description="Network plugin.")
+    cni: Literal["flannel", "calico", "bridge", "none"] = Field(
+        "flannel",
+        description="The pod network: `flannel`, `calico`, a `bridge` with static routes, or `none` when you install "
+        "your own (docs/networks.md).",
+    )
     flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
+    calico_installation: Literal["operator", "manifest"] = Field(
+        "operator", description="What installs Calico: its operator, or upstream's `calico.yaml`."
+    )
+    calico_encapsulation: Literal["vxlan", "ipip", "bgp"] = Field(
+        "vxlan", description="How Calico carries pods' packets: wrapped, or with `bgp` as they are."
+    )
+    cni_manifest: str | None = Field(
+        None, description="With `none`: a file of manifests on the control machine that installs your network."
+    )
+    kube_proxy_mode: Literal["iptables", "ipvs", "nftables"] = Field(
+        "iptables", description="How kube-proxy has packets find a Service's pods (docs/networks.md)."
+    )
     init_configuration: dict[str, Any] = Field(
         default_factory=dict, description="Merged into InitConfiguration, of the first control plane."
     )
@@ -148,6 +164,12 @@ class Settings(BaseModel):
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."
     )
     preflight_json: str | None = Field(None, description="File into which preflight writes its report as JSON as well.")
+
+    @model_validator(mode="after")
+    def _manifest(self) -> Self:
+        if self.cni_manifest and self.cni != "none":
+            raise ValueError(f'`cni_manifest` installs a network of your own: set cni to "none", not "{self.cni}"')
+        return self
 
     @property
     def virtual_ip(self) -> IPv4Address | None:

@@ -10,12 +10,13 @@ from pyinfra.api import deploy
 from pyinfra.operations import server
 
 from cluster import balancing
+from cluster.networks import proxy_modules
 from deploys import plan
 from facts.service import Unit
 from operations import file, hosts, kernel, service, swap
 
 NETWORK_MANAGER = "NetworkManager.service"
-MODULES = ("overlay", "br_netfilter")
+MODULES = ("overlay", "br_netfilter")  # kube-proxy's mode may need more
 SYSCTL = {
     "net.ipv4.ip_forward": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
@@ -31,13 +32,14 @@ SYSCTL = {
 def node() -> None:
     settings, topology, me = plan.settings(), plan.topology(), plan.me()
     if me not in topology.load_balancers:
+        modules = (*MODULES, *proxy_modules(settings))
         _network_manager()
         swap.off(name="Turn swap off, now and at boot")
         file.content(
             name="Load kernel modules at boot",
-            dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in MODULES),
+            dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in modules),
         )  # fmt: skip
-        loaded = kernel.modules(name="Load kernel modules", names=MODULES)
+        loaded = kernel.modules(name="Load kernel modules", names=modules)
         path = "/etc/sysctl.d/90-kubernetes.conf"
         written = file.content(
             name="Write kernel settings",

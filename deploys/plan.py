@@ -14,8 +14,10 @@ from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
+from bundle import extras, manifests
+from bundle.command import BuildError
 from bundle.verify import BundleError, read_lock, verify
-from cluster import balancing, configuration, families, ports
+from cluster import balancing, calico, configuration, families, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.endpoint import Endpoint
@@ -102,6 +104,7 @@ def problems() -> list[str]:
     by_release = [runtime_problems(mine, lock(), name) for name in lock().package_sets]
     if all(by_release):  # else it is asked which release a host is of
         found += dict.fromkeys(line for lines in by_release for line in lines)
+    found += networks.problems(mine) + _network_problems(mine)
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
@@ -128,6 +131,47 @@ _reading = RLock()
 @cache
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
+
+
+def carried(name: str) -> str | None:
+    """The text of a file that was added to the bundle; None when it has none of that name."""
+    path = f"{extras.DIRECTORY}/{name}"
+    return Path(settings().bundle_dir, path).read_text() if any(file.path == path for file in lock().files) else None
+
+
+def calico_files() -> dict[str, str]:
+    """Upstream's manifests of Calico that the bundle has, of those that this way of installing it takes."""
+    texts = {name: carried(name) for name in calico.FILES[settings().calico_installation]}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _network_problems(mine: Settings) -> list[str]:
+    """Why the bundle cannot give the network that the settings ask for."""
+    if mine.cni == "calico":
+        texts = calico_files()
+        found = calico.problems(mine, lock(), texts)
+        paths = [Path(mine.bundle_dir, extras.DIRECTORY, name) for name in texts]
+        return found or [problem for path in paths for problem in _lacking_images("cni", path)]
+    if not mine.cni_manifest:
+        return []
+    if not Path(mine.cni_manifest).is_file():
+        return [f"cni_manifest: there is no file {mine.cni_manifest}. Correct it, or set it to None."]
+    return _lacking_images("cni_manifest", Path(mine.cni_manifest))
+
+
+def _lacking_images(setting: str, path: Path) -> list[str]:
+    """Images that a manifest names and the bundle has not."""
+    try:
+        wanted = manifests.images([path])
+    except BuildError as error:
+        return [f"{setting}: {error}"]
+    present = {image.name for image in lock().images}
+    return [
+        f"{setting}: {path} names {name}, which the bundle has not. Add the file to `manifests` in bundle.yaml and "
+        "build the bundle anew."
+        for name in wanted
+        if name not in present
+    ]
 
 
 def damage() -> list[str]:

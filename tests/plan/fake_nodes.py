@@ -30,6 +30,8 @@ from pyinfra.facts.selinux import FileContextMapping, SEBoolean, SEPorts
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from bundle.rpms import VERSIONLOCK
+from cluster import bridge
+from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
@@ -49,10 +51,11 @@ from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
-from facts.kubernetes import Manifest
+from facts.kubernetes import Manifest, Objects, PodSubnets
 from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
+from facts.pod_network import PodNetwork
 from facts.runtime import SECOND, Installed, Runtime
 from facts.selinux import Mislabelled, SELinux
 from facts.service import Unit
@@ -78,7 +81,7 @@ SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
-COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
+COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan", "ip_set", "xt_set")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 # What packages bring along: a unit, whether it runs from then on where units do, and a configuration of their own.
 BRINGS = {
@@ -281,6 +284,16 @@ class Node:
                         if there and name == path and repository.rpartition("/")[2] in wanted:
                             self.state["images"][f"{registry}/{repository}:{tag}"] = f"sha256:{manifest}"
 
+    def readiness(self) -> dict[str, str]:
+        """The kubelet calls a node ready once it has a pod network: by a manifest, or by a file of its own."""
+        if self.world.cluster["applied"] or any(path.startswith("/etc/cni/net.d/") for path in self.files):
+            return {"type": "Ready", "status": "True", "message": "kubelet is posting ready status"}
+        words = (
+            "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network "
+            "plugin returns error: cni plugin not initialized"
+        )
+        return {"type": "Ready", "status": "False", "message": words}
+
     def refuse_unprepared(self, control_plane: bool, socket: str) -> None:
         """kubeadm's preflight, as far as earlier layers see to it. It pulls what is not loaded."""
         wanted = {"pause", "kube-proxy", "flannel", *(STATIC_PODS if control_plane else ())}
@@ -315,7 +328,11 @@ class Node:
         self.write("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\n")
         self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")
         self.unit("kubelet.service").update(active=True, since=self.world.clock)
-        self.world.cluster["nodes"][self.name] = role
+        cluster = self.world.cluster
+        if self.name not in cluster["nodes"]:  # kube-controller-manager gives every Node that is made the next subnet
+            cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
+            cluster["made"] += 1
+        cluster["nodes"][self.name] = role
 
 
 class FakeNode(fake.FakeConnector):
@@ -830,11 +847,41 @@ def _(node: Node) -> str:
     return "\n".join(f"token {token.split('.')[0]}" for token in node.world.cluster["tokens"])
 
 
+@fact(PodSubnets)
+def _(node: Node) -> str:
+    try:
+        node.api()
+    except Refused:
+        return ""
+    nodes = {name: node.world.nodes[name].state["address"] for name in node.world.cluster["nodes"]}
+    rows = [f"{name} {address} {node.world.cluster['subnets'][name]}" for name, address in nodes.items()]
+    return "\n".join([*rows, "answered"])
+
+
+@fact(PodNetwork, script="ANY_script", protocol=bridge.PROTOCOL, chain=bridge.CHAIN)
+def _(node: Node, script: str) -> str:
+    if script not in node.files:
+        return ""
+    routes = [f"route {subnet} via {hop} dev eth0" for subnet, hop in node.state["routes"].items()]
+    return "\n".join(["written", *routes, *(f"rule {rule}" for rule in node.state["rules"])])
+
+
 @fact(Manifest, path="ANY_path")
 def _(node: Node, path: str) -> str:
     if path not in node.files:
         return "absent"
     return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
+
+
+@fact(Objects, path="ANY_path")
+def _(node: Node, path: str) -> str:
+    """The operator adds to what it is given: all that it takes when nothing is said."""
+    if path not in node.files or node.world.cluster["applied"].get(path) != node.sha256(path):
+        return ""
+    (document,) = yaml.safe_load_all(node.files[path]["text"])
+    document["spec"] |= {"variant": "Calico"}
+    document["spec"]["calicoNetwork"]["ipPools"][0] |= {"blockSize": 26, "allowedUses": ["Workload", "Tunnel"]}
+    return json.dumps(document)
 
 
 # Pieces of the bundle, files, packages and units
@@ -1034,6 +1081,23 @@ def _(node: Node, unit: str) -> None:
         served = {"config": NGINX, "certificate": bundle_server.CERTIFICATE}
         node.unit(unit).update({what: node.files[path]["text"] for what, path in served.items()})
 
+    if unit == bridge.UNIT:
+        run_script(node, node.files[bridge.SCRIPT])
+
+
+def run_script(node: Node, script: dict[str, Any]) -> None:
+    """What the script of the network of bridges does; it needs iptables, and next hops in this network."""
+    if script["mode"] != "755" or not node.has("kubelet"):
+        raise Refused(f"{bridge.SCRIPT}: Permission denied")
+    node.state["routes"] = dict(re.findall(r"^ip -4 route replace (\S+) via (\S+) proto 148$", script["text"], re.M))
+    for hop in node.state["routes"].values():
+        if hop == node.state["address"] or hop not in {each.state["address"] for each in node.world.nodes.values()}:
+            raise Refused("Error: Nexthop has invalid gateway.")
+    tables = re.findall(r"^\*(\w+)$(.*?)^COMMIT$", script["text"], re.M | re.DOTALL)
+    within = [f"{table} {line}" for table, text in tables for line in re.findall(r"^-A .*$", text, re.M)]
+    into = re.findall(r"^    iptables --wait 10 -t (\w+ -A .*)$", script["text"], re.M)
+    node.state["rules"] = [*into, *within]
+
 
 # The machine beneath
 
@@ -1170,9 +1234,9 @@ def _(node: Node) -> None:
     node.unit("kubelet.service")["active"] = False
 
 
-@command("rm -rf /etc/cni/net.d/10-flannel.conflist")
-def _(node: Node) -> None:
-    pass
+@command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))})")
+def _(node: Node, name: str) -> None:
+    node.files.pop(f"/etc/cni/net.d/{name}", None)
 
 
 @command(r".* member list.* member remove .* delete node (?P<name>\S+) .*")
@@ -1204,23 +1268,28 @@ def _(node: Node, path: str) -> None:
     node.world.cluster["applied"][path] = node.sha256(path)
 
 
-@command(rf"{kubernetes.KUBECTL} rollout status --timeout=\d+s .* \|\| .*", "read")
+@command(rf"{kubernetes.KUBECTL} (rollout status|wait) .* --timeout=\d+s \|\| .*", "read")
 def _(node: Node) -> None:
     node.api()
+
+
+@command(rf"for i in .*; do {kubernetes.KUBECTL} get (?P<what>\S+) >/dev/null .*; exit 1", "read")
+def _(node: Node, what: str) -> None:
+    node.api()
+    if f"{KUBERNETES}/addons/tigera-operator.yaml" not in node.world.cluster["applied"]:
+        raise Refused(f"the server doesn't have a resource type {what!r}")
 
 
 @command(like(f"{verify.KUBECTL} get nodes -o json"), "read")
 def get_nodes(node: Node) -> str:
     node.api()
-    # The kubelet calls a node ready once it has a pod network.
-    ready = {"type": "Ready", "status": "True" if node.world.cluster["applied"] else "False"}
     items = [
         {
             "metadata": {
                 "name": name,
                 "labels": {"node-role.kubernetes.io/control-plane": ""} if role == "control-plane" else {},
             },
-            "status": {"conditions": [ready]},
+            "status": {"conditions": [node.world.nodes[name].readiness()]},
         }
         for name, role in node.world.cluster["nodes"].items()
     ]

@@ -68,8 +68,14 @@ RUNTIMES: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def make_bundle(directory: Path, runtime: str = "package", releases: Sequence[str] = ("debian-12",)) -> Path:
-    """A bundle of a few bytes per piece."""
+def make_bundle(
+    directory: Path,
+    runtime: str = "package",
+    releases: Sequence[str] = ("debian-12",),
+    more: Sequence[str] = (),
+    added: Mapping[str, str] | None = None,
+) -> Path:
+    """A bundle of a few bytes per piece, with `more` images, by their whole names, and files that were `added`."""
     components, programs, own = RUNTIMES[runtime]
     known = {name: families.of(name) for name in releases}
     formats = {name: family.format if family else "deb" for name, family in known.items()}
@@ -94,9 +100,12 @@ def make_bundle(directory: Path, runtime: str = "package", releases: Sequence[st
         return f"sha256:{digest}"
 
     images = []
-    for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost"):
+    own = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
+    for name in (*own, *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
-        images.append(Image(name=f"{name}:1", digest=manifest, size=9, blobs=(manifest, layer)))
+        images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
+    for path, text in (added or {}).items():
+        piece(f"files/{path}", text)
     for path in (*PROGRAMS, *programs):
         piece(path, path)
     packages = []
@@ -125,6 +134,7 @@ def machine(address: str) -> dict[str, Any]:
         "os": "debian-12", "firewall": None, "firewalld": "1.3.3", "loaded": "", "selinux": [],
         "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
         "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
+        "routes": {}, "rules": [],
     }  # fmt: skip
 
 
@@ -259,6 +269,7 @@ def make_site(
             nodes[name]["files"] = {UFW: {"text": text, "mode": "640", "owner": "root:root", "changed": 0}}
     # `site`: the endpoint at which the site itself balances.
     cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
+    cluster |= {"subnets": {}, "made": 0}  # pods' subnets by node, and how many were ever given
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)
 

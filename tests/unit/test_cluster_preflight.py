@@ -126,6 +126,10 @@ def given(seen: Seen, **settings: Any) -> Seen:
 Change = Callable[[Seen], Seen]
 
 
+def having(**settings: Any) -> Change:
+    return lambda seen: given(seen, **settings)
+
+
 def state(what: str, host: str, **changes: Any) -> Change:
     """One fact of one host is partly another."""
 
@@ -325,7 +329,12 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             ("cp1",),
             "Linux 4.18.0-553.el8 is below 4.19, the least for Kubernetes 1.33: kubeadm's SystemVerification takes no "
             "older kernel; take 4.19 or later, or Kubernetes 1.31",
-        )
+        ),
+        (
+            lambda seen: state("hardware", "cp1", kernel="5.10.0-8-amd64")(given(seen, kube_proxy_mode="nftables")),
+            ("cp1",),
+            "Linux 5.10.0-8-amd64 is below 5.13, the least for kube-proxy in mode nftables",
+        ),
     ],
     "kernel-features": [
         (modules("w1", "vxlan"), ("w1",), "the kernel has no vxlan, neither loadable nor compiled in"),
@@ -335,17 +344,22 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             "the kernel has no nf_tables or ip_tables, neither loadable nor compiled in",
         ),
         (
-            modules("w1", "nf_tables", kube_proxy_config={"mode": "nftables"}),
+            modules("w1", "nf_tables", kube_proxy_mode="nftables"),
             ("w1",),
             "the kernel has no nf_tables, neither loadable nor compiled in",
         ),
     ],
     "ipvs": [
         (
-            modules("w1", "ip_vs", kube_proxy_config={"mode": "ipvs"}),
+            modules("w1", "ip_vs", kube_proxy_mode="ipvs"),
             ("w1",),
             "the kernel has no ip_vs, neither loadable nor compiled in",
-        )
+        ),
+        (
+            modules("w1", "ip_vs_lc", kube_proxy_mode="ipvs", kube_proxy_config={"ipvs": {"scheduler": "lc"}}),
+            ("w1",),
+            "the kernel has no ip_vs_lc, neither loadable nor compiled in",
+        ),
     ],
     "cgroup-v1": [
         (old_cgroups(kubernetes_version="v1.34.1"), ("w1",), "cgroup v1, with Kubernetes 1.34 and systemd 252"),
@@ -546,7 +560,27 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
     "etcd-directory": [
         (state("leftovers", "cp2", etcd_files=["lost+found"]), ("cp2",), "/var/lib/etcd is not empty (lost+found)")
     ],
+    "next-hop": [
+        (
+            both(having(**settings), address("w2", prefix=29)),
+            ("w2",),
+            "cp1 to cp3, w1 are outside 10.0.0.32/29, its own network",
+        )
+        for settings in ({"cni": "bridge"}, {"flannel_backend": "host-gw"})
+    ],
+    "network-changed": [
+        (
+            both(having(cni="bridge"), cluster_of("cp1"), state("leftovers", "cp1", cni_files=["10-flannel.conflist"])),
+            ("cp1",),
+            "its network is flannel: /etc/cni/net.d has 10-flannel.conflist, and not 10-bridge.conflist",
+        )
+    ],
     "leftover-cni": [
+        (
+            both(having(cni="bridge"), state("leftovers", "w1", cni_files=["10-bridge.conflist"])),
+            ("w1",),
+            "/etc/cni/net.d has 10-bridge.conflist",
+        ),
         (state("leftovers", "w1", cni_files=["87-podman.conflist"]), ("w1",), "/etc/cni/net.d has 87-podman.conflist"),
         (
             both(
@@ -729,6 +763,26 @@ def test_the_virtual_ip_on_a_host_that_is_no_load_balancer_is_found() -> None:
 
     what = f"vip {VIP}: is on an interface here, and this host does not balance"
     assert judge(change(well())) == [Finding("vip-taken", ("w1",), what)]
+
+
+def test_wrapped_packets_need_no_next_hop_and_a_network_of_ones_own_may_have_any_file() -> None:
+    assert judge(address("w2", prefix=29)(well())) == []
+    files = state("leftovers", "w1", cni_files=["10-flannel.conflist", "05-mine.conflist"])
+    assert judge(files(given(well(), cni="none"))) == []
+
+
+def test_a_network_asks_for_its_own_modules_alone() -> None:
+    def wanted(**settings: Any) -> set[str]:
+        return set(kernel.modules(load({"vip": VIP, **settings}))) - set(
+            kernel.modules(load({"vip": VIP, "cni": "none"}))
+        )
+
+    assert wanted() == {"vxlan"}
+    assert wanted(flannel_backend="host-gw") == wanted(cni="bridge") == set()
+    assert wanted(cni="calico") == {"ip_set", "xt_set", "vxlan"}
+    assert wanted(cni="calico", calico_encapsulation="ipip") == {"ip_set", "xt_set", "ipip"}
+    assert wanted(cni="calico", calico_encapsulation="bgp", kube_proxy_mode="nftables") == set()
+    assert wanted(cni="none", kube_proxy_mode="ipvs") == {"ip_vs", "ip_vs_rr"}
 
 
 def test_a_host_without_ip_is_not_said_to_lack_its_address() -> None:

@@ -44,7 +44,8 @@ OWN: dict[str, Any] = {
         "featureGates": {},
     },
     "kubelet_config": {"maxPods": 200, "evictionHard": {"memory.available": "500Mi"}, "syncFrequency": "2m0s"},
-    "kube_proxy_config": {"mode": "ipvs", "conntrack": {"maxPerCore": 0}},
+    "kube_proxy_mode": "ipvs",
+    "kube_proxy_config": {"conntrack": {"maxPerCore": 0}},
 }
 # What `migrate` does not give back of OWN, from a minor on: it puts v1beta3's timeouts in the place of v1beta4's, and
 # in 1.30 still writes v1beta3 (kubeadm/app/util/config/common.go, defaultMigrateMutators).
