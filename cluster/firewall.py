@@ -11,7 +11,7 @@ from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
 # Of protocols without ports, as in IP's header (https://www.iana.org/assignments/protocol-numbers).
-NUMBERS = {"vrrp": 112}
+NUMBERS = {"ipip": 4, "vrrp": 112}
 # Firewalls that can be opened, and the first release of firewalld that has policies
 # (https://firewalld.org/2020/09/policy-objects-introduction).
 KNOWN = ("firewalld", "ufw")
@@ -36,12 +36,15 @@ class Opening:
 
 
 def openings(node: Node, topology: Topology, settings: Settings) -> list[Opening]:
-    """What others must reach on a host, by ports.yaml; each port once."""
+    """What others must reach on a host, by ports.yaml; each port once.
+
+    Packets of pods themselves (`any`) are apart: every network has them, wrapped or not.
+    """
     roles = members(topology, settings)
     found: dict[tuple[str, str], set[IPv4Address] | None] = {}
     for rule in needed(settings):
         callers = [role for role in rule.sources if role != LEFT]
-        asked = not rule.opened_by or getattr(settings, rule.opened_by)
+        asked = rule.protocol != "any" and (not rule.opened_by or getattr(settings, rule.opened_by))
         if not callers or not asked or node not in roles.get(rule.to, ()):
             continue
         inside = {each.address for role in callers for each in roles.get(role, ()) if each != node}

@@ -60,13 +60,21 @@ def test_node_ports_are_let_in_when_that_is_asked() -> None:
     assert found(LB1, host_firewall_node_ports=True) == found(LB1)
 
 
+def test_packets_between_nodes_are_let_in_as_the_network_wraps_them() -> None:
+    everybody = ["10.0.0.21", "10.0.0.22"]
+    of = {"bridge": {"cni": "bridge"}, "ipip": {"cni": "calico", "calico_encapsulation": "ipip"}}
+    rows = {name: found(W1, **settings) for name, settings in of.items()}
+    assert rows["bridge"] == {("tcp", "10250"): everybody}
+    assert rows["ipip"].items() >= {("ipip", ""): everybody, ("tcp", "179"): everybody}.items()
+
+
 def test_ssh_and_what_a_host_asks_of_itself_are_left_as_they_are() -> None:
     ports = {port for node in TOPOLOGY.nodes for _, port in found(node)}
     assert {"22", "2381", "10248", "10249", "10256", "10257", "10259"} & ports == set()
 
 
 def test_every_protocol_without_ports_has_a_number() -> None:
-    assert {rule.protocol for rule in load() if rule.port is None} == set(NUMBERS)
+    assert {rule.protocol for rule in load() if rule.port is None} == {*NUMBERS, "any"}
 
 
 def test_a_block_is_put_at_the_end_of_the_filter_table_and_then_in_its_own_place() -> None:
