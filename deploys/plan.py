@@ -14,6 +14,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
+from cluster import addons as known_addons
 from cluster import balancing, configuration, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
@@ -98,6 +99,7 @@ def problems() -> list[str]:
     found += _documents(known)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
     found += runtimes.problems(mine, lock(), RELEASE)
+    found += known_addons.problems(mine, lock())
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "

@@ -58,8 +58,13 @@ RUNTIMES: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def make_bundle(directory: Path, runtime: str = "package") -> Path:
-    """A bundle of a few bytes per piece."""
+def make_bundle(
+    directory: Path,
+    runtime: str = "package",
+    more: tuple[str, ...] = (),
+    addons: Mapping[str, tuple[str, str]] | None = None,
+) -> Path:
+    """A bundle of a few bytes per piece; `more` images, and `addons` of the site's own: name -> namespace, manifest."""
     components, programs, own = RUNTIMES[runtime]
     sets = PACKAGES | {"runtime": own}
     files: list[File] = []
@@ -77,11 +82,13 @@ def make_bundle(directory: Path, runtime: str = "package") -> Path:
         return f"sha256:{digest}"
 
     images = []
-    for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost"):
+    for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost", *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
         images.append(Image(name=f"{name}:1", digest=manifest, size=9, blobs=(manifest, layer)))
     for path in (*PROGRAMS, *programs):
         piece(path, path)
+    for name, (_, text) in (addons or {}).items():
+        piece(f"addons/{name}.yaml", text)
     packages = []
     for name in sorted({name for each in sets.values() for name in each}):
         path = f"packages/debian-12/{name}_2.0_amd64.deb"
@@ -90,6 +97,7 @@ def make_bundle(directory: Path, runtime: str = "package") -> Path:
     lock = Lock(
         format=2, platform="linux/amd64", kubernetes_version=VERSION, components=components, images=tuple(images),
         packages=tuple(packages), package_sets={"debian-12": sets}, files=tuple(files),
+        addons={name: namespace for name, (namespace, _) in (addons or {}).items()},
     )  # fmt: skip
     (directory / "bundle.lock").write_text(lock.model_dump_json())
     return directory
