@@ -7,7 +7,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -48,6 +48,7 @@ class Contents:
     labels: Mapping[str, Label]
     origins: Mapping[str, str | None]
     extras: tuple[str, ...] = ()
+    addons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, known: Lock) -> Contents:
@@ -60,6 +61,7 @@ class Contents:
             labels={file.path: Label(file.name, file.version, file.source, file.licence) for file in known.files},
             origins={image.name: image.origin for image in known.images},
             extras=known.extras,
+            addons=known.addons,
         )
 
 
@@ -155,6 +157,7 @@ def described(directory: Path, contents: Contents) -> Lock:
         package_sets={name: dict(sets) for name, sets in contents.package_sets.items()},
         files=tuple(_file(directory, path, contents.labels) for path in _files(directory)),
         extras=contents.extras,
+        addons=dict(contents.addons),
     )
     (directory / sbom.NAME).write_text(sbom.text(known))
     files = (*known.files, _file(directory, directory / sbom.NAME, contents.labels))

@@ -7,7 +7,20 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
-from bundle import assemble, catalogue, components, debs, extras, images, licences, packages, rpms, signature, sources
+from bundle import (
+    addons,
+    assemble,
+    catalogue,
+    components,
+    debs,
+    extras,
+    images,
+    licences,
+    packages,
+    rpms,
+    signature,
+    sources,
+)
 from bundle.assemble import Contents, Label
 from bundle.catalogue import Catalogue, Release
 from bundle.command import BuildError
@@ -56,6 +69,15 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
                 row.name: row.version for row in assemble.listed(path, name) if row.name in ("containerd", "cri-o")
             }
             refuse(wanted.kubernetes_version, runtimes)
+        found |= sources.places(wanted, components.hosts(wanted, {"helm"}))
+
+        def helm() -> Path:
+            return components.obtain(wanted, found, {}, ["helm"])["helm"].path
+
+        manifests = addons.manifests(wanted, helm, pinned, output)
+        own = [*wanted.manifests, *(str(each.path) for each in manifests.values())]
+        wanted = wanted.model_copy(update={"manifests": tuple(own)})
+        references = images.wanted(wanted, programs["kubeadm"].path)
         found |= sources.places(wanted, images.hosts(references))
 
         @cache
@@ -69,7 +91,7 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
             return components.obtain(wanted, found, pins, names)
 
         layout, taken = images.layout(wanted, references, more, base, found, pins)
-        contents = _contents(wanted, programs, repositories, layout, taken)
+        contents = addons.described(_contents(wanted, programs, repositories, layout, taken), manifests)
 
         def lay_out(beside: Path) -> Contents:
             for directory, names in wanted.programs.items():
@@ -80,6 +102,7 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
             shutil.copytree(layout, beside / "images")
             for name, path in repositories.items():
                 shutil.copytree(path, beside / "packages" / name)
+            addons.lay_out(beside, manifests)
             named = extras.with_files(beside, contents, [Path(name).expanduser() for name in wanted.extra_files])
             return extras.kept(beside, named, output, earlier) if earlier else named
 
@@ -153,7 +176,7 @@ def _pins(earlier: Lock | None) -> dict[str, str]:
     """What each source must give: a program's sha256, an image's digest at its registry."""
     if earlier is None:
         return {}
-    others = ("images/", "packages/", f"{extras.DIRECTORY}/")
+    others = ("images/", "packages/", f"{extras.DIRECTORY}/", f"{addons.DIRECTORY}/")
     programs = {file.source: file.sha256 for file in earlier.files if not file.path.startswith(others)}
     return programs | {f"docker://{each.name}": each.origin for each in earlier.images if each.origin}
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from bundle import versions
 from bundle.command import BuildError
 from cluster import families
+from cluster.lock import Label, Sha256
 from cluster.pieces import RUNTIME
 
 PATH = Path(__file__).with_name("catalogue.yaml")
@@ -131,6 +132,51 @@ class Recipe(_Model):
     user: str = ""
 
 
+class RemoteFile(_Model):
+    """One file by its address, and what it must be."""
+
+    url: str
+    sha256: Sha256
+
+
+class Chart(_Model):
+    """A Helm chart: a directory or archive by its `path`, or one of a repository by name and version.
+
+    `values` are files, a later one before an earlier one. With `sha256` the repository's archive must be that.
+    """
+
+    path: str = ""
+    repository: str = ""
+    name: str = ""
+    version: str = ""
+    sha256: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Chart:
+        """It is in one place, by everything that leads there."""
+        if bool(self.path) == any((self.repository, self.name, self.version)) or (
+            not self.path and not all((self.repository, self.name, self.version))
+        ):
+            raise ValueError("must have `path`, or else all of `repository`, `name` and `version`")
+        return self
+
+
+class OwnAddon(_Model):
+    """An add-on of the site's own: manifests, files or addresses, or a chart; and the namespace it is in."""
+
+    manifests: tuple[str | RemoteFile, ...] = ()
+    chart: Chart | None = None
+    namespace: Label = "default"
+
+    @model_validator(mode="after")
+    def _something(self) -> OwnAddon:
+        """It is made of one or the other."""
+        if bool(self.manifests) == bool(self.chart):
+            raise ValueError("must have either `manifests` or `chart`")
+        return self
+
+
 class Repository(_Model):
     """A repository of packages beside the distribution's own: its address, and the file of the key it is signed by."""
 
@@ -152,7 +198,7 @@ class Release(_Model):
 
 
 class Catalogue(_Model):
-    """Everything a bundle is made from. The last four fields are bundle.yaml's alone."""
+    """Everything a bundle is made from. The last five fields are bundle.yaml's alone."""
 
     platform: str
     kubernetes_version: str
@@ -166,6 +212,9 @@ class Catalogue(_Model):
     packages: dict[str, Release]
     runtime: str = "package"
     runtimes: dict[str, Runtime] = {}
+    addons: tuple[str, ...] = ()
+    offered_addons: dict[str, tuple[str, ...]] = {}
+    own_addons: dict[Label, OwnAddon] = {}
     directory: str = ""
     manifests: tuple[str, ...] = ()
     extra_files: tuple[str, ...] = ()
@@ -196,6 +245,29 @@ class Catalogue(_Model):
             }
             object.__setattr__(self, "packages", releases)
         return self
+
+    @model_validator(mode="after")
+    def _chosen_addons(self) -> Catalogue:
+        """Images of the add-ons that are wanted are extra ones; components and recipes of the others are left out."""
+        if unknown := sorted(set(self.addons) - set(self.offered_addons)):
+            raise ValueError(f"addons: there is no {', '.join(unknown)}; there are {', '.join(self.offered_addons)}")
+        if taken := sorted(set(self.own_addons) & {*self.offered_addons, "coredns"}):
+            raise ValueError(f"own_addons: {', '.join(taken)} is one of the catalogue's. Give yours another name")
+        versions = {name: each.version for name, each in self.components.items()}
+        images = tuple(each.format(**versions) for name in self.addons for each in self.offered_addons[name])
+        others = {name for name in self.components for each in self._unwanted() if f"{{{name}}}" in each}
+        if not any(each.chart for each in self.own_addons.values()):
+            others.add("helm")
+        kept = {name: each for name, each in self.components.items() if name not in others}
+        recipes = {name: each for name, each in self.recipes.items() if name not in others}
+        object.__setattr__(self, "recipes", recipes)
+        object.__setattr__(self, "extra_images", (*self.extra_images, *images))
+        object.__setattr__(self, "components", kept)
+        return self
+
+    def _unwanted(self) -> list[str]:
+        """Images of the add-ons that nobody wants, before versions are put in."""
+        return [each for name, rows in self.offered_addons.items() if name not in self.addons for each in rows]
 
 
 def load(site: Path | None = None, listed: Mapping[str, str] | None = None) -> Catalogue:

@@ -66,8 +66,8 @@ def make(catalogue: Catalogue, reference: Reference, programs: Programs, base: C
             if root is not None:
                 write = partial(oci.write_tar, files={}, tree=root)
                 layers.append(packing.layer(target, ["base", root.parent.name], write, "base", report))
-            files = {path: used[program].path for path, program in recipe.files.items()}
-            layers.append(target.layer(files, progress=packing.progress("programs", report)))
+            if files := {path: used[program].path for path, program in recipe.files.items()}:
+                layers.append(target.layer(files, progress=packing.progress("programs", report)))
         target.image(reference.name, catalogue.platform, layers, recipe.entrypoint, recipe.user)
         target.finish()
 

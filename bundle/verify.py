@@ -88,6 +88,9 @@ def contradictions(lock: Lock) -> list[str]:
     for package in lock.packages:
         if package.file not in digests:
             found.append(f"the package {package.name} is in {package.file}, which is none of the files")
+    for name in lock.addons:
+        if f"addons/{name}.yaml" not in digests:
+            found.append(f"the add-on {name} has no manifest among the files")
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import yaml
 
+from cluster.addons import serving
 from cluster.api_versions import Document, Documents, api_version, written
 from cluster.balancing import endpoint
 from cluster.configuration import PATCHES, given, merged
@@ -28,7 +29,7 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
     own = {
         "InitConfiguration": init,
         "ClusterConfiguration": _cluster(settings, topology),
-        "KubeletConfiguration": _kubelet(),
+        "KubeletConfiguration": _kubelet(settings),
         "KubeProxyConfiguration": {"mode": settings.kube_proxy_mode},
     }
     return _yaml(settings, own)
@@ -93,8 +94,9 @@ def _cluster(settings: Settings, topology: Topology) -> Document:
     }
 
 
-def _kubelet() -> Document:
+def _kubelet(settings: Settings) -> Document:
     return {
+        **({"serverTLSBootstrap": True} if serving(settings) else {}),
         "cgroupDriver": "systemd",
         # An image that garbage collection removes cannot be pulled again: collect late, and little.
         "imageGCHighThresholdPercent": 95,

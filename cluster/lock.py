@@ -11,6 +11,8 @@ MATCHED = {
     "etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools", "containerd": "containerd", "cri-o": "cri-o",
 }  # fmt: skip
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+# A name of Kubernetes' that is also one of a file (RFC 1123, a label).
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -92,6 +94,8 @@ class Lock(_Model):
     files: tuple[File, ...]
     # What the user has added to what the catalogue asks for: references of images, paths of files.
     extras: tuple[str, ...] = ()
+    # Add-ons of the user's own, addons/NAME.yaml: name -> namespace of what names none in its manifest.
+    addons: dict[Label, Label] = {}
 
     def versions(self, release: str) -> dict[str, str]:
         """Versions that must go with this Kubernetes (compatibility.yaml), with a release's runtime."""

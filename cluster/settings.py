@@ -23,8 +23,22 @@ DnsLabel = Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")]
 DnsName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HostPort = Annotated[str, AfterValidator(lambda text: str(Endpoint.parse(text)))]
+DnsServer = Annotated[str, AfterValidator(lambda text: _dns_server(text))]
 # HAProxy's port beside an API server that has 6443.
 SHARED_HOST_PORT = 8443
+
+
+def _dns_server(text: str) -> str:
+    """Raises ValueError when it is no address of a DNS server."""
+    address, colon, port = text.partition(":")
+    try:
+        IPv4Address(address)
+        right = not colon or 0 < int(port) < 65536
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError("must be an IPv4 address, with or without a port, such as 192.0.2.53:53")
+    return text
 
 
 class SettingsError(ValueError):
@@ -118,6 +132,24 @@ class Settings(BaseModel):
     )
     kube_proxy_mode: Literal["iptables", "ipvs", "nftables"] = Field(
         "iptables", description="How kube-proxy has packets find a Service's pods (docs/networks.md)."
+    )
+    addons: tuple[str, ...] = Field(
+        ("coredns",),
+        description="Add-ons by name: `coredns` (the settings `dns_` below), `metrics-server`, `local-path`, "
+        "`node-local-dns`, `ingress-nginx`, `headlamp`, and those that the bundle has of yours (docs/addons.md).",
+    )
+    dns_replicas: int = Field(2, ge=1, description="Pods of CoreDNS, spread over the nodes.")
+    dns_forwarders: tuple[DnsServer, ...] = Field(
+        (), description="DNS servers that CoreDNS asks for all other names; unset: those of its node's resolv.conf."
+    )
+    dns_zones: dict[DnsName, tuple[DnsServer, ...]] = Field(
+        default_factory=dict, description="Zones that have DNS servers of their own: zone -> servers."
+    )
+    dns_hosts: dict[DnsName, IPv4Address] = Field(
+        default_factory=dict, description="Names that pods find by CoreDNS alone: name -> address."
+    )
+    volume_directory: Annotated[str, StringConstraints(pattern=r"^/[\w./-]+$")] = Field(
+        "/opt/local-path-provisioner", description="Where `local-path` keeps volumes on each node."
     )
     init_configuration: dict[str, Any] = Field(
         default_factory=dict, description="Merged into InitConfiguration, of the first control plane."

@@ -6,6 +6,7 @@ Each layer is a file of the same name beside this one, and can be run alone.
 from pyinfra.api import deploy
 
 from deploys import plan
+from deploys.addons import addons
 from deploys.control_plane import control_plane
 from deploys.distribute import distribute
 from deploys.firewall import firewall
@@ -33,6 +34,7 @@ def cluster() -> None:
     control_plane()  # 5.1, 5.2
     workers()  # 5.3
     network()  # 6.1
+    addons()  # 6.1
     verify()  # 6.2
 
 

@@ -17,6 +17,7 @@ from pyinfra.api.operation import OperationMeta
 from bundle import extras, manifests
 from bundle.command import BuildError
 from bundle.verify import BundleError, read_lock, verify
+from cluster import addons as known_addons
 from cluster import balancing, calico, configuration, families, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
@@ -105,6 +106,7 @@ def problems() -> list[str]:
     if all(by_release):  # else it is asked which release a host is of
         found += dict.fromkeys(line for lines in by_release for line in lines)
     found += networks.problems(mine) + _network_problems(mine)
+    found += known_addons.problems(mine, lock())
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "

@@ -47,6 +47,10 @@ api_cert_extra_sans = ("kubernetes.example.org",)
 time_sync = "chrony"
 ntp_servers = ("192.0.2.1",)
 
+# Add-ons (docs/addons.md): settings of CoreDNS by default; those of the bundle by name.
+# addons = ("coredns", "metrics-server", "local-path")
+# dns_forwarders = ("192.0.2.53",)
+
 # Fields of Kubernetes' own configuration, all there are; docs/configuration.md says how.
 # cluster_configuration = {"apiServer": {"extraArgs": {"audit-log-path": "/var/log/kubernetes/audit.log"}}}
 # kubelet_config = {"maxPods": 200}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import base64
 import hashlib
+import ipaddress
 import json
 import posixpath
 import re
@@ -22,6 +23,10 @@ from typing import Any
 
 import gevent
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pyinfra.api.facts import _MISSING_COMMAND_MARKER
 from pyinfra.connectors import fake
 from pyinfra.connectors.util import CommandOutput, OutputLine
@@ -51,7 +56,8 @@ from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
-from facts.kubernetes import Manifest, Objects, PodSubnets
+from facts.kubelet import CERTIFICATE, CONFIG, SIGNER, KubeletServing, ServingRequests, SharedKubeletConfig
+from facts.kubernetes import Addons, Manifest, MetricsCertificate, Objects, PodSubnets
 from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
@@ -63,7 +69,7 @@ from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
-from operations import bundle_server, containerd, crio, kubernetes, swap, verify, workload
+from operations import addons, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
 from operations.file import write_script
 from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
@@ -325,14 +331,41 @@ class Node:
         for name in names:
             own = f"{name} of {self.name}, made at {self.world.clock}\n"
             self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
-        self.write("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\n")
+        self.write(CONFIG, self.world.cluster["kubelet"])
         self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")
-        self.unit("kubelet.service").update(active=True, since=self.world.clock)
         cluster = self.world.cluster
         if self.name not in cluster["nodes"]:  # kube-controller-manager gives every Node that is made the next subnet
             cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
             cluster["made"] += 1
         cluster["nodes"][self.name] = role
+        self.start_kubelet()
+
+    def start_kubelet(self) -> None:
+        """Run the kubelet; it asks for a serving certificate when it is configured so and has none."""
+        self.unit("kubelet.service").update(active=True, since=self.world.clock)
+        if "serverTLSBootstrap: true" in self.files[CONFIG]["text"] and CERTIFICATE not in self.files:
+            self.world.cluster.setdefault("requests", {})[f"csr-{self.name}"] = {
+                "metadata": {"name": f"csr-{self.name}"},
+                "spec": {
+                    "signerName": SIGNER, "username": f"system:node:{self.name}", "groups": ["system:nodes"],
+                    "usages": ["digital signature", "server auth"],
+                    "request": serving_request(self.name, self.state["address"]),
+                },
+            }  # fmt: skip
+
+
+def serving_request(name: str, address: str) -> str:
+    """What a kubelet asks to have signed, as the API shows it."""
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}"),
+        ]
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
+    signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return base64.b64encode(signed.public_bytes(serialization.Encoding.PEM)).decode()
 
 
 class FakeNode(fake.FakeConnector):
@@ -867,8 +900,9 @@ def _(node: Node, script: str) -> str:
 
 
 @fact(Manifest, path="ANY_path")
-def _(node: Node, path: str) -> str:
-    if path not in node.files:
+@fact(Manifest, path="ANY_path", context="ANY_context")
+def _(node: Node, path: str, context: str = "") -> str:
+    if path not in node.files or (context and context not in node.files):
         return "absent"
     return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
 
@@ -882,6 +916,41 @@ def _(node: Node, path: str) -> str:
     document["spec"] |= {"variant": "Calico"}
     document["spec"]["calicoNetwork"]["ipPools"][0] |= {"blockSize": 26, "allowedUses": ["Workload", "Tunnel"]}
     return json.dumps(document)
+
+
+@fact(Addons, directory="ANY_directory")
+def _(node: Node, directory: str) -> str:
+    inside = [path.removeprefix(f"{directory}/") for path in node.files if path.startswith(f"{directory}/")]
+    return "\n".join(name.removesuffix(".yaml") for name in inside if name.endswith(".yaml"))
+
+
+@fact(MetricsCertificate)
+def _(node: Node) -> str:
+    return "valid" if "metrics-server" in node.world.cluster["applied"] else "absent"
+
+
+@fact(KubeletServing)
+def _(node: Node) -> str:
+    if CONFIG not in node.files:
+        return "none"
+    if "serverTLSBootstrap: true" not in node.files[CONFIG]["text"]:
+        return "own"
+    return "authority" if CERTIFICATE in node.files else "waiting"
+
+
+@fact(SharedKubeletConfig)
+def _(node: Node) -> str:
+    if ADMIN not in node.files:
+        return ""
+    row = {"metadata": {"name": "kubelet-config"}, "data": {"kubelet": node.world.cluster["kubelet"]}}
+    return json.dumps({"items": [{"metadata": {"name": "kube-proxy"}, "data": {}}, row]})
+
+
+@fact(ServingRequests)
+def _(node: Node) -> str:
+    if ADMIN not in node.files:
+        return ""
+    return json.dumps({"items": list(node.world.cluster.get("requests", {}).values())})
 
 
 # Pieces of the bundle, files, packages and units
@@ -1184,6 +1253,8 @@ def _(node: Node, stdin: str) -> None:
     if node.world.cluster["nodes"] or not node.world.leads_to(endpoint, node):
         raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
     node.world.cluster["endpoint"] = endpoint
+    kubelets = {key: value for key, value in documents["KubeletConfiguration"].items() if key != "kind"}
+    node.world.cluster["kubelet"] = yaml.safe_dump(kubelets)
     node.become("control-plane", cri_socket(documents["InitConfiguration"]))
     node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
 
@@ -1266,6 +1337,58 @@ def _(node: Node) -> str:
 def _(node: Node, path: str) -> None:
     node.api()
     node.world.cluster["applied"][path] = node.sha256(path)
+
+
+@command(like(addons.apply_script("ANY_path", "")))
+@command(like(addons.apply_script("ANY_path", "ANY_context")))
+def _(node: Node, path: str, context: str = "") -> None:
+    node.api()
+    if context and context not in node.files:
+        raise Refused(f"error: stat {context}: no such file or directory")
+    node.world.cluster["applied"][path] = node.sha256(path)
+
+
+@command(like(addons.get_script("ANY_path", "", "")), "read")
+@command(like(addons.get_script("ANY_path", "ANY_context", "")), "read")
+@command(like(addons.get_script("ANY_path", "", "apiservice v1beta1.metrics.k8s.io")), "read")
+def _(node: Node, path: str, context: str = "") -> str:
+    """The objects of a manifest; pods work at once."""
+    node.api()
+    found = [each for each in yaml.safe_load_all(node.files[path]["text"]) if each]
+    return json.dumps({"kind": "List", "items": [{**each, "status": working(each)} for each in found]})
+
+
+def working(item: dict[str, Any]) -> dict[str, Any]:
+    wanted = (item.get("spec") or {}).get("replicas", 1)
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas", "readyReplicas"), wanted)
+    return {"observedGeneration": 1, **counts}
+
+
+@command(like(addons.certificate_script()))
+def _(node: Node) -> None:
+    node.api()
+    node.world.cluster["applied"]["metrics-server"] = "a certificate"
+
+
+@command(like(kubelet.SWITCH))
+def _(node: Node) -> None:
+    node.write(CONFIG, node.files[CONFIG]["text"] + kubelet.LINE + "\n")
+    node.start_kubelet()
+
+
+@command(rf"{kubernetes.KUBECTL} patch configmap kubelet-config -n kube-system --type=merge --patch-file=/dev/stdin")
+def _(node: Node, stdin: str) -> None:
+    node.api()
+    node.world.cluster["kubelet"] = json.loads(stdin)["data"]["kubelet"]
+
+
+@command(rf"{kubernetes.KUBECTL} certificate approve (?P<names>.+)")
+def _(node: Node, names: str) -> None:
+    node.api()
+    for name in names.split():
+        request = node.world.cluster["requests"].pop(name)
+        owner = node.world.nodes[request["spec"]["username"].removeprefix("system:node:")]
+        owner.write(CERTIFICATE, f"signed by the cluster's CA for {owner.name}\n", "600")
 
 
 @command(rf"{kubernetes.KUBECTL} (rollout status|wait) .* --timeout=\d+s \|\| .*", "read")

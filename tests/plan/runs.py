@@ -74,8 +74,10 @@ def make_bundle(
     releases: Sequence[str] = ("debian-12",),
     more: Sequence[str] = (),
     added: Mapping[str, str] | None = None,
+    addons: Mapping[str, tuple[str, str]] | None = None,
 ) -> Path:
-    """A bundle of a few bytes per piece, with `more` images, by their whole names, and files that were `added`."""
+    """A bundle of a few bytes per piece, with `more` images, by their whole names, files that were `added`, and
+    `addons` of the site's own: name -> namespace, manifest."""
     components, programs, own = RUNTIMES[runtime]
     known = {name: families.of(name) for name in releases}
     formats = {name: family.format if family else "deb" for name, family in known.items()}
@@ -100,14 +102,16 @@ def make_bundle(
         return f"sha256:{digest}"
 
     images = []
-    own = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
-    for name in (*own, *more):
+    names = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
+    for name in (*names, *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
         images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
     for path, text in (added or {}).items():
         piece(f"files/{path}", text)
     for path in (*PROGRAMS, *programs):
         piece(path, path)
+    for name, (_, text) in (addons or {}).items():
+        piece(f"addons/{name}.yaml", text)
     packages = []
     for release, format in formats.items():
         extra = (VERSIONLOCK,) if format == "rpm" else ()
@@ -121,6 +125,7 @@ def make_bundle(
     lock = Lock(
         format=2, platform="linux/amd64", kubernetes_version=VERSION, components=components, images=tuple(images),
         packages=tuple(packages), package_sets=sets, files=tuple(files),
+        addons={name: namespace for name, (namespace, _) in (addons or {}).items()},
     )  # fmt: skip
     (directory / "bundle.lock").write_text(lock.model_dump_json())
     return directory

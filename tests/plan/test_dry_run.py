@@ -41,6 +41,8 @@ STEPS = {
     "Control planes | Join control plane cp2": {"cp2"},
     "Workers | Join the worker": WORKERS,
     "Pod network | Apply flannel and wait for it on every node": {FIRST},
+    "Add-ons | Write the manifest of coredns": {FIRST},
+    "Add-ons | Apply coredns and wait until it works": {FIRST},
 }
 
 

@@ -54,6 +54,13 @@ BAD: list[tuple[str, Any]] = [
     ("calico_encapsulation", "wireguard"),
     ("kube_proxy_mode", "userspace"),
     ("flannel_backend", "udp"),
+    ("addons", "coredns"),
+    ("dns_replicas", 0),
+    ("dns_forwarders", "10.0.0.2"),
+    ("dns_zones", ["corp.example"]),
+    ("dns_hosts", ["db.example.org"]),
+    ("volume_directory", "srv/volumes"),
+    ("volume_directory", "/srv/$(id)"),
     ("init_configuration", "taints: []"),
     ("join_configuration", ["taints"]),
     ("cluster_configuration", "etcd"),
@@ -152,6 +159,19 @@ def test_every_setting_has_a_bad_value_here() -> None:
 
 def test_a_bad_value_inside_a_list_is_named_by_its_place() -> None:
     assert "  - ntp_servers.1: Input should be a valid string, not 5\n" in refusal({**VIP, "ntp_servers": ["a", 5]})
+
+
+@pytest.mark.parametrize(
+    "server", ["dns.example.org", "10.0.0.256", "10.0.0.2:0", "10.0.0.2:65536", "10.0.0.2:", "::1"]
+)
+def test_a_dns_server_is_an_address_with_or_without_a_port(server: str) -> None:
+    line = f"must be an IPv4 address, with or without a port, such as 192.0.2.53:53, not {server!r}"
+    assert f"  - dns_forwarders.0: {line}\n" in refusal({**VIP, "dns_forwarders": [server]})
+    assert f"  - dns_zones.corp.example.0: {line}\n" in refusal({**VIP, "dns_zones": {"corp.example": [server]}})
+    assert load({**VIP, "dns_forwarders": ["10.0.0.2", "10.0.0.3:5353"]}).dns_forwarders == (
+        "10.0.0.2",
+        "10.0.0.3:5353",
+    )
 
 
 def test_all_problems_are_in_one_message() -> None:

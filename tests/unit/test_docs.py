@@ -13,7 +13,20 @@ import yaml
 from pydantic import BaseModel
 
 from bundle import catalogue, components, versions
-from bundle.catalogue import Catalogue, Component, Download, Module, OpenApi, Recipe, Release, Repository, Runtime
+from bundle.catalogue import (
+    Catalogue,
+    Chart,
+    Component,
+    Download,
+    Module,
+    OpenApi,
+    OwnAddon,
+    Recipe,
+    Release,
+    RemoteFile,
+    Repository,
+    Runtime,
+)
 from cluster import balancing, configuration, findings, ports, settings
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
@@ -30,6 +43,9 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.build.openapi.": OpenApi,
     "recipes.NAME.": Recipe,
     "runtimes.NAME.": Runtime,
+    "own_addons.NAME.": OwnAddon,
+    "own_addons.NAME.manifests.": RemoteFile,
+    "own_addons.NAME.chart.": Chart,
     "packages.NAME.": Release,
     "packages.NAME.repositories.NAME.": Repository,
 }
@@ -119,9 +135,11 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 def test_the_example_of_a_sites_bundle_is_taken_and_shows_what_only_a_site_can_say() -> None:
     path = ROOT / "bundle.example.yaml"
     found, own = catalogue.load(path), yaml.safe_load(path.read_text())
-    assert {"directory", "manifests", "extra_files", "signing_key"} <= set(own)
+    assert {"directory", "manifests", "extra_files", "own_addons", "signing_key"} <= set(own)
     assert (found.sources, found.signing_key) == (tuple(own["sources"]), own["signing_key"])
-    assert found.extra_images == (*catalogue.load().extra_images, *own["extra_images"])
+    images = (*catalogue.load().extra_images, *own["extra_images"])
+    assert found.extra_images[: len(images)] == images
+    assert set(own["own_addons"]) == set(found.own_addons)
     assert {host: places[0] for host, places in found.mirrors.items() if host in own["mirrors"]} == own["mirrors"]
 
 
