@@ -314,11 +314,13 @@ def _versions(text: Mapping[str, Any]) -> dict[str, str]:
 def known(text: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The catalogue with what is known of the releases that it or the site names (cluster/families.yaml).
 
-    What the catalogue says itself takes the place of that.
+    One that names its `format` is described whole by who names it, and nothing is added.
     """
     site = own.get("packages")
-    names = {**text["packages"], **(site if isinstance(site, dict) else {})}
-    return {**text, "packages": {name: families.defaults(name) | text["packages"].get(name, {}) for name in names}}
+    rows = {**(site if isinstance(site, dict) else {}), **text["packages"]}
+    whole = {name for name, row in rows.items() if isinstance(row, dict) and "format" in row}
+    packages = {name: families.defaults(name) | text["packages"].get(name, {}) for name in rows if name not in whole}
+    return {**text, "packages": text["packages"] | packages}
 
 
 def _words(names: Sequence[str | int], what: str) -> str:

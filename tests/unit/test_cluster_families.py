@@ -62,12 +62,12 @@ def test_a_host_needs_the_sets_of_its_roles() -> None:
 
 def test_a_known_release_needs_no_more_than_where_its_packages_are() -> None:
     text = {"packages": {"debian-12": {"image_base": ["kmod"]}}}
-    own = {"packages": {"rocky-9": {"repositories": {}}, "slackware-15": {"format": "deb"}}}
+    own = {"packages": {"rocky-9": {"repositories": {}}, "slackware-15": {"suite": "own"}}}
     found = catalogue.merged(catalogue.known(text, own), own)["packages"]
     assert found["rocky-9"]["format"] == "rpm"
     assert set(found["rocky-9"]["sets"]) == SETS
     assert (found["debian-12"]["suite"], found["debian-12"]["image_base"]) == ("bookworm", ["kmod"])
-    assert found["slackware-15"] == {"format": "deb"}
+    assert found["slackware-15"] == {"suite": "own"}
 
 
 def test_a_site_adds_sets_to_a_known_release_and_replaces_those_of_the_same_name() -> None:
@@ -79,3 +79,13 @@ def test_a_site_adds_sets_to_a_known_release_and_replaces_those_of_the_same_name
 def test_what_the_catalogue_says_of_a_release_takes_the_place_of_what_is_known() -> None:
     text = {"packages": {"debian-12": {"sets": {"base": ["app"]}}}}
     assert catalogue.known(text, {})["packages"]["debian-12"]["sets"] == {"base": ["app"]}
+
+
+def test_a_release_that_names_its_format_is_described_whole() -> None:
+    row = {"format": "rpm", "sets": {"base": ["app"]}}
+    text, own = {"packages": {"debian-12": row}}, {"packages": {"rocky-9": row}}
+    assert catalogue.merged(catalogue.known(text, own), own)["packages"] == {"debian-12": row, "rocky-9": row}
+    # What the site adds to a release of the catalogue is an addition, whatever it repeats.
+    text = {"packages": {"debian-12": {}}}
+    own = {"packages": {"debian-12": {"format": "deb", "sets": {"tools": ["strace"]}}}}
+    assert set(catalogue.merged(catalogue.known(text, own), own)["packages"]["debian-12"]["sets"]) == SETS | {"tools"}
