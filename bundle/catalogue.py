@@ -206,7 +206,7 @@ class Catalogue(_Model):
 
     @model_validator(mode="after")
     def _chosen_addons(self) -> Catalogue:
-        """Images of the add-ons that are wanted are extra ones; components of the others are left out."""
+        """Images of the add-ons that are wanted are extra ones; components and recipes of the others are left out."""
         if unknown := sorted(set(self.addons) - set(self.offered_addons)):
             raise ValueError(f"addons: there is no {', '.join(unknown)}; there are {', '.join(self.offered_addons)}")
         if taken := sorted(set(self.own_addons) & {*self.offered_addons, "coredns"}):
@@ -217,6 +217,8 @@ class Catalogue(_Model):
         if not any(each.chart for each in self.own_addons.values()):
             others.add("helm")
         kept = {name: each for name, each in self.components.items() if name not in others}
+        recipes = {name: each for name, each in self.recipes.items() if name not in others}
+        object.__setattr__(self, "recipes", recipes)
         object.__setattr__(self, "extra_images", (*self.extra_images, *images))
         object.__setattr__(self, "components", kept)
         return self
