@@ -58,6 +58,11 @@ def test_the_bundle_is_asked_for_where_it_is_served() -> None:
     assert reached(W1, CP1, bundle_servers=["cp1"]) == [5443, 6443]
 
 
+def test_what_an_addon_asks_is_reached_where_it_is_wanted() -> None:
+    assert reached(W1, CP1) == [6443]
+    assert reached(W1, CP1, addons=("coredns", "metrics-server")) == [6443, 10250]
+
+
 def test_a_host_needs_the_ports_of_its_own_programs() -> None:
     assert {port: rule.process for port, rule in listening(LB1, TOPOLOGY, settings()).items()} == {
         5443: "nginx",

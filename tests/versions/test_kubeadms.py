@@ -77,7 +77,8 @@ def inits(minor: str, **own: Any) -> list[dict[str, Any]]:
 
 
 def joins(minor: str, node: Node, key: str | None, **own: Any) -> list[dict[str, Any]]:
-    text = documents.join_documents(settings(minor, **own), node, TOKEN, HASH, key, patches=parse(minor) >= (1, 25, 0))
+    patches = parse(minor) >= (1, 25, 0)
+    text = documents.join_documents(settings(minor, **own), TOPOLOGY, node, TOKEN, HASH, key, patches=patches)
     return list(yaml.safe_load_all(text))
 
 
