@@ -39,8 +39,9 @@ def distribute() -> None:
     brought = step(schedule, 1)
     if me in others:
         serve(brought)
-    for number in range(2, len(schedule)):
-        step(schedule, number)
+    later = [step(schedule, number) for number in range(2, len(schedule))]
+    if me in servers:
+        labels.restore("what came later", [NODE_DIRECTORY], [brought, *later])
     plan.barrier("distribute")
 
 

@@ -95,7 +95,7 @@ def smaller(but: str) -> Groups:
 def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path, with_calico: Path) -> dict[str, Future[Any]]:
     def whole(what: str, **settings: object) -> Callable[[], Any]:
         chosen = with_calico if settings["cni"] == "calico" else bundle
-        site = make_site(tmp_path_factory.mktemp(what), chosen, **settings)
+        site = make_site(tmp_path_factory.mktemp(what), chosen, addons=(), **settings)
         return lambda: Deployed(site, site.run("--dry", "--json"), site.run("-y"))
 
     own = tmp_path_factory.mktemp("manifest") / "network.yaml"
@@ -142,7 +142,7 @@ def test_the_run_changes_what_the_plan_says_and_a_second_nothing(
 
 
 def test_bare_hosts_are_told_what_will_be_known_later(tmp_path: Path, bundle: Path) -> None:
-    words = make_site(tmp_path / "site", bundle, cni="bridge").run("--dry").words
+    words = make_site(tmp_path / "site", bundle, addons=(), cni="bridge").run("--dry").words
     for name in NODES:
         assert f"Will write {CONFLIST} (subnets of pods are known once {name} joined)" in words
     assert f"Will write {bridge.SCRIPT} (subnets of pods are known once {', '.join(NODES)} joined)" in words
@@ -218,9 +218,9 @@ def network_changes(run: Run) -> set[tuple[str, str]]:
 
 
 def test_a_node_that_is_added_gets_into_the_routes_of_the_others(tmp_path: Path, bundle: Path) -> None:
-    before = make_site(tmp_path / "before", bundle, smaller("w2"), cni="bridge")
+    before = make_site(tmp_path / "before", bundle, smaller("w2"), addons=(), cni="bridge")
     assert before.run("-y").code == 0
-    site = make_site(tmp_path / "after", bundle, cni="bridge")
+    site = make_site(tmp_path / "after", bundle, addons=(), cni="bridge")
     with before.state() as old, site.state() as state:
         state["cluster"], state["clock"] = old["cluster"], old["clock"]
         state["nodes"].update(old["nodes"])
@@ -252,7 +252,7 @@ def test_a_node_that_is_replaced_gets_a_subnet_of_its_own_and_the_others_new_rou
 def test_a_route_to_a_node_that_has_left_the_cluster_is_taken_away(
     bridged: Deployed, tmp_path: Path, bundle: Path
 ) -> None:
-    site = make_site(tmp_path / "after", bundle, smaller("w3"), cni="bridge")
+    site = make_site(tmp_path / "after", bundle, smaller("w3"), addons=(), cni="bridge")
     with bridged.site.state() as old, site.state() as state:
         state["cluster"], state["clock"] = old["cluster"], old["clock"]
         state["nodes"] = {name: each for name, each in old["nodes"].items() if name != "w3"}
