@@ -60,7 +60,9 @@ class Members(FactBase[MembersState]):
 
     @staticmethod
     def _member(item: dict[str, Any], health: dict[str, bool]) -> Member:
-        answers = [health[url] for url in item.get("clientURLs", []) if url in health]
+        # With --hex etcdctl of 3.5 spells it otherwise (etcdctl/ctlv3/command/printer_json.go, v3.5.7).
+        urls = item.get("clientURLs") or item.get("clientURLS") or []
+        answers = [health[url] for url in urls if url in health]
         identity = item["ID"]
         return Member(
             id=identity if isinstance(identity, str) else f"{identity:x}",

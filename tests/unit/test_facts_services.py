@@ -59,6 +59,11 @@ def test_images_refuse_an_answer_that_is_none_of_the_three() -> None:
         answer(Images, ["Last login: Tue", "running"])
 
 
+def test_members_of_a_recorded_cluster_of_etcd_3_5_are_healthy() -> None:
+    found = answer(Members, recorded("Members.etcd-3.5.7"))["members"]
+    assert {member["name"]: member["healthy"] for member in found} == dict.fromkeys(("cp1", "cp2", "cp3"), True)
+
+
 def test_members_of_a_recorded_cluster() -> None:
     assert answer(Members, recorded("Members.cluster")) == {
         "state": "running",
