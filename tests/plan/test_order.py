@@ -22,6 +22,7 @@ LAYERS = {
     "Control planes": {*CONTROL_PLANES},
     "Workers": {*WORKERS},
     "Pod network": {FIRST},
+    "Add-ons": {FIRST},
 }
 
 
