@@ -69,7 +69,7 @@ def bootstrap() -> None:
     os.execv(PYTHON, [str(PYTHON), str(ROOT / "tasks.py"), *sys.argv[1:]])
 
 
-if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV:
+if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV.resolve():
     bootstrap()
 
 from invoke import Collection, Context, Exit, Program, task
@@ -191,11 +191,11 @@ def bundle_push(c: Context, inventory: str = LAB) -> None:
 
 
 @task(name="up")
-def lab_up(c: Context, topology: str = "default") -> None:
+def lab_up(c: Context, topology: str = "default", bundle: str = str(BUNDLE)) -> None:
     """Raise the lab, or what is missing of it: --topology default, large, compact, small or single."""
     names = lab.layout.topology(topology)
     ensure_packages(lab.lab.APT_PACKAGES)
-    lab.lab.up(names)
+    lab.lab.up(names, bundle)
 
 
 @task(name="down")
@@ -272,7 +272,7 @@ def check(c: Context) -> None:
 
 @task
 def test(c: Context, full: bool = False) -> None:
-    """Every check and every test, the lab's included; with --full, of every minor of Kubernetes."""
+    """Every check and every test, the lab's included; with --full, of every minor of Kubernetes and every topology."""
     check(c)
     ensure_packages((*bundle.build.APT_PACKAGES, *bundle.build.RPM_PACKAGES, "docker-registry", "nginx"))
     run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan", "tests/bundle")
@@ -284,6 +284,8 @@ def test(c: Context, full: bool = False) -> None:
     lab_up(c)
     try:
         run(PYTHON, "-m", "pytest", "-v", "tests/lab")
+        if full:
+            run(PYTHON, "-m", "pytest", "-v", "tests/lab/full")
     finally:
         lab_down(c)
 
@@ -301,7 +303,13 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
 
 
 @task
-def settings(c: Context) -> None:
+def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
+    """Show every setting of an inventory's hosts: its value, the file that it is from, and what it means."""
+    raise Exit(code=subprocess.run([PYTHON, "-m", "tools.settings", inventory], check=False).returncode)
+
+
+@task
+def docs(c: Context) -> None:
     """Write the documents of settings, configuration, compatibility, checks and ports anew from what they describe."""
     described = {"settings": cluster.settings, "configuration": cluster.configuration}
     described |= {"compatibility": cluster.compatibility, "preflight": cluster.findings, "ports": cluster.ports}
@@ -316,6 +324,7 @@ namespace = Collection(
     bench,
     bench_bundle,
     settings,
+    docs,
     Collection(
         "bundle",
         bundle_build,

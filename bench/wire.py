@@ -33,6 +33,7 @@ RATE = "200mbit"
 HOLD = ("tbf", "rate", RATE, "burst", "256k", "latency", "50ms")
 GROUPS = ("control_plane", "worker", "load_balancer")
 RELEASE = "debian-12"  # what the lab's nodes are
+CARRYING = "Distribute | Carry the bundle, step "
 PROGRAMS = ("bin/kubeadm", "bin/kubelet", "bin/kubectl")
 NODES = [layout.node(name) for name in layout.DEFAULT]
 SERVER, FETCHERS = NODES[0], NODES[1:]
@@ -77,7 +78,7 @@ def transfer(bundle: Path, work: Path) -> list[Row]:
     packed = packed_files(bundle, files, work / "pieces.tar")
     with held():
         alone, operations = deploy("distribute", "--limit", SERVER.name)
-        carrying = operations["Distribute | Carry the bundle"]
+        carrying = sum(seconds for name, seconds in operations.items() if name.startswith(CARRYING))
         plain = received(packed)
         upload = [*PYINFRA, "files.put", f"src={packed}", f"dest={SCRATCH}/put", "--limit", SERVER.name, "-y"]
         put, _ = timed("pyinfra's files.put of one tar", upload)
@@ -88,7 +89,7 @@ def transfer(bundle: Path, work: Path) -> list[Row]:
     one, tcp = f"distribute.py to {SERVER.name} alone", "the same bytes by plain TCP, written to disk"
     return [
         Row(f"distribute.py to {len(NODES)} bare nodes", everyone, one, alone, "s", most=1.3),
-        Row("rate of its operation `Carry the bundle`", size / carrying, tcp, stream, "MB/s", least=0.8),
+        Row("rate of its steps `Carry the bundle`", size / carrying, tcp, stream, "MB/s", least=0.8),
         Row(f"rate of {one}, start-up and service included", size / alone, tcp, stream, "MB/s", least=0.8),
         Row(one, alone, "pyinfra's files.put of the same as one tar, nothing checked", put, "s"),
     ]

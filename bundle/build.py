@@ -29,6 +29,7 @@ from bundle.download import Unavailable
 from bundle.packing import Image
 from bundle.progress import say
 from bundle.verify import BundleError, contradictions, read_lock
+from bundle.versions import of_images
 from cluster import compatibility
 from cluster.lock import MATCHED, Lock
 
@@ -53,7 +54,12 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
         pins = _pins(pinned)
         nodes = {"kubeadm", *(program for names in wanted.programs.values() for program in names)}
         found = sources.places(wanted, components.hosts(wanted, nodes))
-        programs = components.obtain(wanted, found, pins, nodes)
+        # Kubernetes' own come first: kubeadm says which etcd and CoreDNS go with it.
+        first = nodes & components.programs_of(wanted.components["kubernetes"])
+        programs = components.obtain(wanted, found, pins, first)
+        references = images.wanted(wanted, programs["kubeadm"].path)
+        wanted = catalogue.load(site, of_images(references))
+        programs |= components.obtain(wanted, found, pins, nodes - first)
         repositories = {
             name: repository(wanted, name, release, packages.pins(pinned, name, release, wanted.platform))
             for name, release in wanted.packages.items()

@@ -9,12 +9,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
+from bundle import versions
 from bundle.command import BuildError
+from cluster import families
 from cluster.lock import Label, Sha256
 from cluster.pieces import RUNTIME
 
 PATH = Path(__file__).with_name("catalogue.yaml")
 Source = Literal["directory", "upstream", "mirror", "build"]
+# As in https://go.dev/dl, without `go`.
+GoRelease = Annotated[str, StringConstraints(pattern=r"^1\.\d+(\.\d+)?$")]
 
 
 class _Model(BaseModel):
@@ -35,34 +39,72 @@ class Download(_Model):
     programs: dict[str, str]
 
 
+class OpenApi(_Model):
+    """OpenAPI definitions that are not in a module's tree, and are generated before it is built.
+
+    `generator` is a main package, of the version that the module's go.mod names. It reads the packages that ask for it
+    in the module and in those of its staging directory but `without`, writes `package` below `header`, and must find
+    the `violations` of API rules that upstream knows.
+    """
+
+    generator: str
+    package: str
+    header: str
+    violations: str
+    without: tuple[str, ...] = ()
+
+
 class Module(_Model):
     """A Go module, the programs built from it (name -> main package), and later versions of what it requires.
 
-    Without a version of its own it is of the component's. `tags` choose parts of its source.
+    Without a version of its own it is of the component's, and so is the release of `go` that builds it. `pseudo` has
+    the versions that Go knows by another name (https://go.dev/ref/mod#pseudo-versions); `tags` choose parts of its
+    source.
     """
 
+    # A field that is None is not part of what the cache knows a program by: gobuild.build.
     module: str
     version: str = ""
     packages: dict[str, str]
     stamp: dict[str, str] = {}
     cgo: bool = False
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = None
     require: dict[str, str] = {}
+    go: GoRelease | None = None
+    pseudo: dict[str, str] | None = None
+    openapi: OpenApi | None = None
+
+    @property
+    def known_as(self) -> str:
+        """The version as Go knows it."""
+        return (self.pseudo or {}).get(self.version, self.version)
 
 
 class Component(_Model):
-    """Programs of one version, from one upstream."""
+    """Programs of one version, from one upstream, and how its modules are built.
+
+    By the release of `go`, None: the catalogue's; with `require`, versions of what they require.
+    """
 
     version: str
     licence: str
+    go: GoRelease | None = None
+    require: dict[str, str] = {}
     download: Download | None = None
     build: tuple[Module, ...] = ()
 
     @model_validator(mode="after")
     def _versions(self) -> Component:
-        """Modules without a version get the component's."""
+        """Modules without a version or a release of Go get the component's."""
         build = tuple(
-            each if each.version else each.model_copy(update={"version": self.version}) for each in self.build
+            each.model_copy(
+                update={
+                    "version": each.version or self.version,
+                    "go": each.go or self.go,
+                    "require": self.require | each.require,
+                }
+            )
+            for each in self.build
         )
         object.__setattr__(self, "build", build)
         return self
@@ -228,26 +270,57 @@ class Catalogue(_Model):
         return [each for name, rows in self.offered_addons.items() if name not in self.addons for each in rows]
 
 
-def load(site: Path | None = None) -> Catalogue:
-    """The catalogue as the site wants it. Raises BuildError that names what is wrong in which file."""
+def load(site: Path | None = None, listed: Mapping[str, str] | None = None) -> Catalogue:
+    """The catalogue as the site wants it, with the versions that go with its Kubernetes.
+
+    `listed` is what `versions.of_images` makes of the images that its kubeadm lists, once that is at hand. Raises
+    BuildError that names what is wrong in which file: versions.NoSuchMinor for a Kubernetes that is in no row.
+    """
     text: dict[str, Any] = yaml.safe_load(PATH.read_text())
-    where = PATH
-    if site is not None and site.exists():
-        where = site
-        try:
-            own = yaml.safe_load(site.read_text()) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BuildError(f"{site}: is not YAML: {error}. docs/bundle.md shows what it may hold.") from None
-        except OSError as error:
-            raise BuildError(f"{site}: cannot be read: {error.strerror}.") from None
-        if not isinstance(own, dict):
-            raise BuildError(f"{site}: must hold names and values, as docs/bundle.md shows.")
-        text = merged(text, own)
+    own = _own(site) if site is not None and site.exists() else {}
+    where = site if own else PATH
+    text = known(text, own)
+    kubernetes = own.get("kubernetes_version", text["kubernetes_version"])
+    if isinstance(kubernetes, str):
+        text = _merged(text, versions.of_kubernetes(text, kubernetes, listed or {}))
+    text = merged(versions.of_releases(text, _versions(merged(text, own))), own)
     try:
         return Catalogue.model_validate(text)
     except ValidationError as error:
         lines = "".join(f"\n  - {_words(row['loc'], row['msg'])}" for row in error.errors())
         raise BuildError(f"{where}: cannot be used:{lines}\ndocs/bundle.md describes each name.") from None
+
+
+def _own(site: Path) -> dict[str, Any]:
+    """What a bundle.yaml says. Raises BuildError."""
+    try:
+        own = yaml.safe_load(site.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BuildError(f"{site}: is not YAML: {error}. docs/bundle.md shows what it may hold.") from None
+    except OSError as error:
+        raise BuildError(f"{site}: cannot be read: {error.strerror}.") from None
+    if not isinstance(own, dict):
+        raise BuildError(f"{site}: must hold names and values, as docs/bundle.md shows.")
+    return own
+
+
+def _versions(text: Mapping[str, Any]) -> dict[str, str]:
+    """The versions of components, as far as they are any."""
+    components = text["components"] if isinstance(text["components"], dict) else {}
+    found = {name: each.get("version") for name, each in components.items() if isinstance(each, dict)}
+    return {name: version for name, version in found.items() if isinstance(version, str)}
+
+
+def known(text: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The catalogue with what is known of the releases that it or the site names (cluster/families.yaml).
+
+    One that names its `format` is described whole by who names it, and nothing is added.
+    """
+    site = own.get("packages")
+    rows = {**(site if isinstance(site, dict) else {}), **text["packages"]}
+    whole = {name for name, row in rows.items() if isinstance(row, dict) and "format" in row}
+    packages = {name: families.defaults(name) | text["packages"].get(name, {}) for name in rows if name not in whole}
+    return {**text, "packages": text["packages"] | packages}
 
 
 def _words(names: Sequence[str | int], what: str) -> str:

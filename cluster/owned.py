@@ -81,6 +81,7 @@ OWNED = {
         "staticPodPath": "it is /etc/kubernetes/manifests",
     },
     "KubeProxyConfiguration": {
+        "mode": "set `kube_proxy_mode` instead",
         "clusterCIDR": "set `pod_subnet` instead",
         "clientConnection.kubeconfig": "kubeadm mounts it",
     },

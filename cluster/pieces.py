@@ -77,12 +77,14 @@ def runtime_programs(lock: Lock, groups: Sequence[str]) -> dict[str, File]:
     return {dest: file for dest, file in programs(lock, groups).items() if file.path.startswith(f"{RUNTIME}/")}
 
 
-def pieces(lock: Lock, groups: Sequence[str], release: str, load: bool = True) -> list[File]:
-    """Files of the bundle that a host of these groups and this release needs, in the bundle's order.
+def pieces(lock: Lock, groups: Sequence[str], release: str | None, load: bool = True) -> list[File]:
+    """Files of the bundle that a host of these groups and this release needs, in the bundle's order; without a release,
+    packages of all.
 
     With `load` it also gets the images that it runs; without, it will pull them.
     """
     carried = images(lock, groups) if load else []
     blobs = {f"images/blobs/{blob.replace(':', '/')}" for each in carried for blob in each.blobs}
     wanted = blobs | {file.path for file in programs(lock, groups).values()}
-    return [file for file in lock.files if file.path in wanted or file.path.startswith(f"packages/{release}/")]
+    packages = "packages/" if release is None else f"packages/{release}/"
+    return [file for file in lock.files if file.path in wanted or file.path.startswith(packages)]

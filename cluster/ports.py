@@ -15,6 +15,8 @@ from cluster.settings import NAMES, Settings
 from cluster.topology import Node, Topology, bundle_servers
 
 PATH = Path(__file__).with_name("ports.yaml")
+# Settings of which `when` asks for one part.
+LISTS = ("addons",)
 
 
 class Rule(BaseModel):
@@ -24,12 +26,13 @@ class Rule(BaseModel):
 
     to: str
     sources: tuple[str, ...] = Field(alias="from")
-    protocol: Literal["tcp", "udp", "tcp and udp", "vrrp"]
+    protocol: Literal["tcp", "udp", "tcp and udp", "vrrp", "ipip", "any"]
     port: int | str | None = None
     process: str = ""
     unit: str = ""
     what: str
     when: Mapping[str, str] = {}
+    opened_by: str = ""
 
     def covers(self, port: int) -> bool:
         """Whether this port lies in the rule's own range or is its number."""
@@ -50,7 +53,11 @@ def load() -> tuple[Rule, ...]:
 
 def needed(settings: Settings) -> list[Rule]:
     """Rules that hold with these settings."""
-    return [rule for rule in load() if all(getattr(settings, key) == value for key, value in rule.when.items())]
+    return [rule for rule in load() if all(_holds(getattr(settings, key), value) for key, value in rule.when.items())]
+
+
+def _holds(setting: object, value: str) -> bool:
+    return value in setting if isinstance(setting, tuple) else setting == value
 
 
 def members(topology: Topology, settings: Settings) -> dict[str, tuple[Node, ...]]:
@@ -125,7 +132,10 @@ def markdown() -> str:
     """docs/ports.md: a table of every port, who listens there and who must reach it."""
     merged: dict[tuple[str, ...], list[str]] = {}
     for rule in load():
-        when = ", ".join(f"`{key}` is `{value}`" for key, value in rule.when.items()) or "always"
+        when = (
+            ", ".join(f"`{key}` {'has' if key in LISTS else 'is'} `{value}`" for key, value in rule.when.items())
+            or "always"
+        )
         port = f"`{rule.port}`" if rule.port in NAMES else str(rule.port or "-")
         sources = ", ".join(map(_words, rule.sources)) or "itself alone"
         merged.setdefault((port, rule.protocol, sources, rule.what, when), []).append(_words(rule.to))

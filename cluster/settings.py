@@ -115,8 +115,24 @@ class Settings(BaseModel):
     allow_scheduling_on_control_planes: bool = Field(
         False, description="Control planes that join take ordinary pods too; then a cluster needs no worker."
     )
-    cni: Literal["flannel"] = Field("flannel", description="Network plugin.")
+    cni: Literal["flannel", "calico", "bridge", "none"] = Field(
+        "flannel",
+        description="The pod network: `flannel`, `calico`, a `bridge` with static routes, or `none` when you install "
+        "your own (docs/networks.md).",
+    )
     flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
+    calico_installation: Literal["operator", "manifest"] = Field(
+        "operator", description="What installs Calico: its operator, or upstream's `calico.yaml`."
+    )
+    calico_encapsulation: Literal["vxlan", "ipip", "bgp"] = Field(
+        "vxlan", description="How Calico carries pods' packets: wrapped, or with `bgp` as they are."
+    )
+    cni_manifest: str | None = Field(
+        None, description="With `none`: a file of manifests on the control machine that installs your network."
+    )
+    kube_proxy_mode: Literal["iptables", "ipvs", "nftables"] = Field(
+        "iptables", description="How kube-proxy has packets find a Service's pods (docs/networks.md)."
+    )
     addons: tuple[str, ...] = Field(
         ("coredns",),
         description="Add-ons by name: `coredns` (the settings `dns_` below), `metrics-server`, `local-path`, "
@@ -156,11 +172,36 @@ class Settings(BaseModel):
         "check", description="`chrony` configures it; `check` only asks that some service keeps the time."
     )
     ntp_servers: tuple[str, ...] = Field((), description="Time servers inside the closed network, for chrony.")
+    host_firewall: Literal["leave", "open"] = Field(
+        "leave",
+        description="`open`: firewalld or ufw, where one is active, lets in what docs/ports.md names, and packets of "
+        "pods; `leave`: firewalls are not changed, and preflight says which there are (docs/platforms.md).",
+    )
+    host_firewall_node_ports: bool = Field(
+        False, description="With `open`, Services of type NodePort are let in too, on every node and from anywhere."
+    )
+    selinux: Literal["leave", "configure"] = Field(
+        "leave",
+        description="`configure`: where SELinux runs, HAProxy and the bundle's server may use their ports, and files "
+        "get their labels; not proved on a real SELinux. `leave`: nothing is changed, and preflight says where it is "
+        "enforcing (docs/platforms.md).",
+    )
+    network_manager: Literal["leave", "unmanage"] = Field(
+        "leave",
+        description="`unmanage`: on nodes where NetworkManager runs it is told to leave interfaces of pods alone; "
+        "`leave`: preflight says where it is not told.",
+    )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."
     )
     preflight_json: str | None = Field(None, description="File into which preflight writes its report as JSON as well.")
+
+    @model_validator(mode="after")
+    def _manifest(self) -> Self:
+        if self.cni_manifest and self.cni != "none":
+            raise ValueError(f'`cni_manifest` installs a network of your own: set cni to "none", not "{self.cni}"')
+        return self
 
     @property
     def virtual_ip(self) -> IPv4Address | None:

@@ -9,7 +9,10 @@ from ipaddress import IPv4Address
 
 from cluster.settings import Settings
 
-NODE_PREFIX = 24  # kube-controller-manager gives each node a /24 of the pod subnet
+# kube-controller-manager gives each node a /24 of the pod subnet, unless one of these arguments says otherwise
+# (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/).
+NODE_PREFIX = 24
+PREFIXES = ("node-cidr-mask-size", "node-cidr-mask-size-ipv4")
 HOSTNAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
 
 
@@ -38,6 +41,16 @@ class Topology:
     def nodes(self) -> tuple[Node, ...]:
         """Every host, load balancers first."""
         return (*self.load_balancers, *self.control_planes, *self.workers)
+
+
+def node_prefix(settings: Settings) -> int:
+    """The length of the prefix of each node's part of the pod subnet."""
+    given = settings.cluster_configuration.get("controllerManager") or {}
+    arguments = (given.get("extraArgs") or {}) if isinstance(given, dict) else {}
+    rows = [each for each in arguments if isinstance(each, dict)] if isinstance(arguments, list) else []
+    pairs = arguments.items() if isinstance(arguments, dict) else [(row.get("name"), row.get("value")) for row in rows]
+    found = [str(value) for name, value in pairs if name in PREFIXES]
+    return int(found[-1]) if found and found[-1].isdigit() else NODE_PREFIX
 
 
 def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
@@ -131,11 +144,12 @@ def _networks(topology: Topology, settings: Settings) -> list[str]:
                 f"{key} {subnet} holds the address of {', '.join(inside)}: packets to it would go to pods or "
                 f"Services. Choose another {key}."
             )
-    room = 2 ** max(NODE_PREFIX - settings.pod_subnet.prefixlen, 0)
+    each = node_prefix(settings)
+    room = 2 ** (each - settings.pod_subnet.prefixlen) if each >= settings.pod_subnet.prefixlen else 0
     wanted = len(topology.control_planes) + len(topology.workers)
-    if settings.pod_subnet.prefixlen > NODE_PREFIX or room < wanted:
+    if room < wanted:
         found.append(
-            f"pod_subnet {settings.pod_subnet}: has room for {room if settings.pod_subnet.prefixlen <= 24 else 0} "
-            f"nodes of a /{NODE_PREFIX} each, the inventory has {wanted}. Choose a larger network."
+            f"pod_subnet {settings.pod_subnet}: has room for {room} nodes of a /{each} each, the inventory has "
+            f"{wanted}. Choose a larger network."
         )
     return found

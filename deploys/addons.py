@@ -64,9 +64,12 @@ def add(name: str) -> None:
             content=CONTEXT.format(cluster=plan.settings().cluster_name, namespace=plan.lock().addons[name]),
         )  # fmt: skip
     written = file.content(name=f"Write the manifest of {name}", dest=path, content=text)
+    # Pods wait for a network that is still to be installed.
+    wait = plan.settings().cni != "none" or plan.settings().cni_manifest is not None
     operations.applied(
-        name=f"Apply {name} and wait until it works", path=path, written_by=written, context=context, also=also
-    )
+        name=f"Apply {name} and wait until it works" if wait else f"Apply {name}",
+        path=path, written_by=written, context=context, also=also, wait=wait,
+    )  # fmt: skip
 
 
 def rendered(name: str) -> str:

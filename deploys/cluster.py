@@ -9,6 +9,7 @@ from deploys import plan
 from deploys.addons import addons
 from deploys.control_plane import control_plane
 from deploys.distribute import distribute
+from deploys.firewall import firewall
 from deploys.images import images
 from deploys.load_balancer import load_balancer
 from deploys.network import network
@@ -23,6 +24,7 @@ from deploys.workers import workers
 @deploy("Cluster")
 def cluster() -> None:
     preflight()  # guide 2.1
+    firewall()  # 2.1
     distribute()  # 2.4
     node()  # 3.1
     runtime()  # 3.2

@@ -8,14 +8,13 @@ Changes: packages, /etc/haproxy, /etc/keepalived, both services. Undo: stop the 
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys import plan
+from deploys import labels, plan
 from facts.hardware import Hardware
 from operations import file, pki, service
 
 CA = "/etc/haproxy/kubernetes-ca.crt"
 HAPROXY = "/etc/haproxy/haproxy.cfg"
 DROP_IN = "/etc/systemd/system/haproxy.service.d/keepalived.conf"
-CHECK = "/etc/keepalived/check-api"
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
 HELD = ("haproxy", "keepalived")
 
@@ -28,6 +27,7 @@ def load_balancer() -> None:
     plan.barrier("the cluster's CA")
     if me in balancers:
         plan.packages("load_balancer", hold=HELD, name="Install HAProxy and Keepalived")
+        labels.balance()
         haproxy()
         keepalived()
     plan.barrier("load balancers")
@@ -54,19 +54,21 @@ def haproxy() -> None:
 def keepalived() -> None:
     me = plan.me()
     peers = [each for each in plan.balancers() if each != me]
+    script = plan.family().keepalived_check
     check = file.content(
         name="Write Keepalived's check",
-        dest=CHECK,
+        dest=script,
         mode="755",
         content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=plan.endpoint()),
     )
-    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface())
+    labels.restore("Keepalived's check", [script], [check])
+    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface(), check=script)
     written = file.content(
         name="Write Keepalived's configuration", dest=KEEPALIVED, content=text, validate="keepalived -t -f {}"
     )
     service.unit(
         name="Run Keepalived",
-        unit="keepalived.service", restart_on=[check, written], config_files=[CHECK, KEEPALIVED],
+        unit="keepalived.service", restart_on=[check, written], config_files=[script, KEEPALIVED],
     )  # fmt: skip
 
 

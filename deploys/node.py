@@ -1,17 +1,22 @@
 """The machine beneath Kubernetes: swap, kernel modules and settings, names, time (guide 3.1).
 
 Hosts: all, of load balancers only names and time. Changes: /etc/fstab, /etc/modules-load.d, /etc/sysctl.d,
-/etc/hostname, /etc/hosts, /etc/chrony. Undo: remove the files named kubernetes.conf, and the block in /etc/hosts.
+/etc/hostname, /etc/hosts, /etc/NetworkManager/conf.d, chrony's configuration. Undo: remove the files named
+kubernetes.conf and 90-kubernetes.conf, and the block in /etc/hosts.
 """
 
+from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import server
 
 from cluster import balancing
+from cluster.networks import proxy_modules
 from deploys import plan
+from facts.service import Unit
 from operations import file, hosts, kernel, service, swap
 
-MODULES = ("overlay", "br_netfilter")
+NETWORK_MANAGER = "NetworkManager.service"
+MODULES = ("overlay", "br_netfilter")  # kube-proxy's mode may need more
 SYSCTL = {
     "net.ipv4.ip_forward": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
@@ -21,19 +26,20 @@ SYSCTL = {
     "kernel.panic": "10",
     "kernel.panic_on_oops": "1",
 }
-CHRONY = "/etc/chrony/chrony.conf"
 
 
 @deploy("Node")
 def node() -> None:
     settings, topology, me = plan.settings(), plan.topology(), plan.me()
     if me not in topology.load_balancers:
+        modules = (*MODULES, *proxy_modules(settings))
+        _network_manager()
         swap.off(name="Turn swap off, now and at boot")
         file.content(
             name="Load kernel modules at boot",
-            dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in MODULES),
+            dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in modules),
         )  # fmt: skip
-        loaded = kernel.modules(name="Load kernel modules", names=MODULES)
+        loaded = kernel.modules(name="Load kernel modules", names=modules)
         path = "/etc/sysctl.d/90-kubernetes.conf"
         written = file.content(
             name="Write kernel settings",
@@ -46,11 +52,23 @@ def node() -> None:
     hosts.entries(name="Name every node in /etc/hosts", names={name: str(address) for name, address in names.items()})
     if settings.time_sync == "chrony":
         plan.packages("time", name="Install chrony")
-        configured = file.content(
-            name="Write chrony's configuration", dest=CHRONY, content=plan.template("chrony/chrony.conf.j2")
-        )
-        service.unit(name="Run chrony", unit="chrony.service", restart_on=[configured], config_files=[CHRONY])
+        chrony = plan.family().chrony
+        text = plan.template("chrony/chrony.conf.j2", drift=chrony.drift)
+        configured = file.content(name="Write chrony's configuration", dest=chrony.config, content=text)
+        service.unit(name="Run chrony", unit=chrony.unit, restart_on=[configured], config_files=[chrony.config])
     plan.barrier("node")
+
+
+def _network_manager() -> None:
+    if plan.settings().network_manager == "leave" or host.get_fact(Unit, unit=NETWORK_MANAGER)["active"] != "active":
+        return
+    written = file.content(
+        name="Have NetworkManager leave pods' interfaces alone",
+        dest="/etc/NetworkManager/conf.d/90-kubernetes.conf",
+        content=plan.template("networkmanager/90-kubernetes.conf.j2"),
+    )
+    # It does not need to be enabled to be left alone by; a reload keeps the host's own interfaces as they are.
+    service.unit(name="Tell NetworkManager", unit=NETWORK_MANAGER, restart_on=[written], enabled=False, reload=True)
 
 
 plan.run(__name__, node)

@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from cluster import pieces
-from deploys import plan
+from deploys import labels, plan
 from facts.kubeadm import KubeadmNode
 from operations import bundle, file, service
 
@@ -22,7 +22,8 @@ def packages() -> None:
     # The layer of the runtime has these.
     programs = {dest: file for dest, file in every.items() if dest not in {*runtime, pieces.CRICTL}}
     if programs:
-        bundle.programs(name="Install kubeadm, kubelet, kubectl and CNI plugins", wanted=programs)
+        installed = bundle.programs(name="Install kubeadm, kubelet, kubectl and CNI plugins", wanted=programs)
+        labels.restore("programs of Kubernetes", list(programs), [installed])
         files = [
             file.content(
                 name="Write kubelet's service",
@@ -30,7 +31,9 @@ def packages() -> None:
                 content=plan.template("kubelet/kubelet.service.j2", runtime=plan.runtime().unit),
             ),
             file.content(
-                name="Write kubeadm's part of it", dest=DROP_IN, content=plan.template("kubelet/10-kubeadm.conf.j2")
+                name="Write kubeadm's part of it",
+                dest=DROP_IN,
+                content=plan.template("kubelet/10-kubeadm.conf.j2", environment=plan.family().kubelet_environment),
             ),
         ]
         # Without a configuration it would only start and fail; `kubeadm init` and `join` start it.

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from gevent.lock import RLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory
 from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
+from bundle import extras, manifests
+from bundle.command import BuildError
 from bundle.verify import BundleError, read_lock, verify
 from cluster import addons as known_addons
-from cluster import balancing, configuration, ports
+from cluster import balancing, calico, configuration, families, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
-from cluster.compatibility import refusals
 from cluster.endpoint import Endpoint
-from cluster.findings import unknown
+from cluster.families import Family
+from cluster.findings import report, unknown
 from cluster.lock import Lock
+from cluster.preflight.system import lacking, runtime_problems
 from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import Node, Topology, check
+from deploys.ask import at_once
+from facts.hardware import Hardware
 from operations import file, package
 
 GROUPS = ("control_plane", "worker", "load_balancer")
-# The distribution whose packages the bundle has.
-RELEASE = "debian-12"
+_once = RLock()
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -97,8 +102,10 @@ def problems() -> list[str]:
     found += balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
-    found += refusals(lock().kubernetes_version, lock().versions(RELEASE))
-    found += runtimes.problems(mine, lock(), RELEASE)
+    by_release = [runtime_problems(mine, lock(), name) for name in lock().package_sets]
+    if all(by_release):  # else it is asked which release a host is of
+        found += dict.fromkeys(line for lines in by_release for line in lines)
+    found += networks.problems(mine) + _network_problems(mine)
     found += known_addons.problems(mine, lock())
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
@@ -119,14 +126,60 @@ def _documents(known: Topology) -> list[str]:
     return [line if len(names) == len(by_host) else f"{', '.join(names)}: {line}" for line, names in whose.items()]
 
 
+# Hosts plan at the same time: while one reads, the others come to the same place, and wait.
+_reading = RLock()
+
+
 @cache
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
 
 
+def carried(name: str) -> str | None:
+    """The text of a file that was added to the bundle; None when it has none of that name."""
+    path = f"{extras.DIRECTORY}/{name}"
+    return Path(settings().bundle_dir, path).read_text() if any(file.path == path for file in lock().files) else None
+
+
+def calico_files() -> dict[str, str]:
+    """Upstream's manifests of Calico that the bundle has, of those that this way of installing it takes."""
+    texts = {name: carried(name) for name in calico.FILES[settings().calico_installation]}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _network_problems(mine: Settings) -> list[str]:
+    """Why the bundle cannot give the network that the settings ask for."""
+    if mine.cni == "calico":
+        texts = calico_files()
+        found = calico.problems(mine, lock(), texts)
+        paths = [Path(mine.bundle_dir, extras.DIRECTORY, name) for name in texts]
+        return found or [problem for path in paths for problem in _lacking_images("cni", path)]
+    if not mine.cni_manifest:
+        return []
+    if not Path(mine.cni_manifest).is_file():
+        return [f"cni_manifest: there is no file {mine.cni_manifest}. Correct it, or set it to None."]
+    return _lacking_images("cni_manifest", Path(mine.cni_manifest))
+
+
+def _lacking_images(setting: str, path: Path) -> list[str]:
+    """Images that a manifest names and the bundle has not."""
+    try:
+        wanted = manifests.images([path])
+    except BuildError as error:
+        return [f"{setting}: {error}"]
+    present = {image.name for image in lock().images}
+    return [
+        f"{setting}: {path} names {name}, which the bundle has not. Add the file to `manifests` in bundle.yaml and "
+        "build the bundle anew."
+        for name in wanted
+        if name not in present
+    ]
+
+
 def damage() -> list[str]:
     """Every byte of the bundle that is not as locked, in words; looked at once a run."""
-    return _damage(settings().bundle_dir, settings().bundle_public_key)
+    with _reading:
+        return _damage(settings().bundle_dir, settings().bundle_public_key)
 
 
 def refuse(found: Sequence[str]) -> None:
@@ -148,23 +201,51 @@ def lock() -> Lock:
         raise InputError(str(error)) from None
 
 
-def packages(
-    *sets: str, name: str, hold: str | Sequence[str] = (), unstarted: Mapping[str, str] | None = None
-) -> OperationMeta:
-    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages.
+@cache
+def _systems(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: families.system(state) for name, state in at_once(names, lambda it: it.get_fact(Hardware)).items()}
 
-    `unstarted` names units that would start by being installed: package -> unit.
-    """
-    known = lock().package_sets[RELEASE]
-    rows = [row for row in lock().packages if row.release == RELEASE]
+
+def systems() -> dict[str, str]:
+    """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once, and once a run."""
+    with _once:
+        return _systems(
+            tuple(node.name for node in topology().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
+        )
+
+
+@cache
+def _lacking() -> list[str]:
+    """What hosts of this run need for their releases and the bundle has not; without packages nothing can be waived."""
+    found = report(lacking(systems(), settings(), topology(), lock()), settings().waived_checks)
+    return [each.line() for each in found if not each.waived or each.check == "os-release"]
+
+
+def release() -> str:
+    """The release of this host, as the bundle names it. Raises InputError with all hosts that cannot be served."""
+    refuse(_lacking())
+    return families.release(systems()[host.name], lock().package_sets) or ""
+
+
+def family() -> Family:
+    """What is this host's own among distributions."""
+    found = families.of(release())
+    assert found, "release() has refused what is not known"
+    return found
+
+
+def packages(*sets: str, name: str, hold: str | Sequence[str] = ()) -> OperationMeta:
+    """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages."""
+    known = lock().package_sets[release()]
+    names = [package for each in sets for package in known[each]]
     return package.packages(
         name=name,
-        names=[package for each in sets for package in known[each]],
-        versions={row.name: row.version for row in rows},
-        release=RELEASE,
+        names=names,
+        versions={row.name: row.version for row in lock().packages if row.release == release()},
+        release=release(),
         hold=known[hold] if isinstance(hold, str) else hold,
-        format="rpm" if all(row.file.endswith(".rpm") for row in rows) else "deb",
-        unstarted=unstarted or {},
+        format=family().format,
+        unstarted={name: unit for name, unit in family().unstarted.items() if name in names},
     )
 
 

@@ -12,7 +12,7 @@ from pyinfra.api.operation import OperationMeta
 from cluster import pieces
 from cluster import runtime as runtimes
 from cluster.runtime import REGISTRIES, Wanted
-from deploys import plan
+from deploys import labels, plan
 from operations import bundle, bundle_server, containerd, crio, file, service
 from operations import runtime as operations
 
@@ -35,7 +35,7 @@ def _containerd(wanted: Wanted) -> None:
         "base", "runtime", hold="runtime", name=f"Install {'' if carried else 'containerd and '}what kubelet calls"
     )
     changed, files = _install(wanted, "containerd and runc", "containerd/containerd.service.j2")
-    release = plan.lock().versions(plan.RELEASE)["containerd"]
+    release = plan.lock().versions(plan.release())["containerd"]
     version = runtimes.config_version(release)
     text = plan.template(
         f"containerd/config-{1 if version == 2 else 2}.toml.j2",
@@ -103,6 +103,7 @@ def _install(wanted: Wanted, what: str, unit: str) -> tuple[list[OperationMeta],
         return [], []
     path = f"/etc/systemd/system/{wanted.unit}"
     installed = bundle.programs(name=f"Install {what}", wanted=own)
+    labels.restore(what, list(own), [installed])
     written = file.content(name=f"Write the service of {wanted.name}", dest=path, content=plan.template(unit))
     return [installed, written], [*own, path]
 

@@ -5,16 +5,15 @@ It is apart from the layer, for pyinfra executes a layer's file anew for every h
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gevent.lock import RLock
-from gevent.pool import Pool
 from pyinfra import host, inventory, logger
-from pyinfra.api import FactBase, Host
+from pyinfra.api import Host
 
 from cluster.findings import Finding, Report, report
 from cluster.pieces import NODE_DIRECTORY
@@ -22,7 +21,8 @@ from cluster.ports import listening, ways
 from cluster.preflight import judge, kernel, machine
 from cluster.preflight.seen import Clock, Seen
 from cluster.topology import Node
-from deploys import plan
+from deploys import plan, rules
+from deploys.ask import ask, ask_each, at_once
 from facts.cgroup import Cgroup
 from facts.disk import FileSystems, SyncWrites
 from facts.hardware import Hardware
@@ -42,25 +42,7 @@ MEASURED = (
     (NODE_DIRECTORY, NODE_DIRECTORY),
     (machine.CONTAINERD, f"{machine.CONTAINERD}/io.containerd.content.v1.content"),
 )
-Answer = TypeVar("Answer")
 _once = RLock()
-
-
-def ask(kind: type[FactBase[Any]], nodes: Iterable[Node], **arguments: Any) -> dict[str, Any]:
-    """A fact of these hosts at once, by name."""
-    return ask_each(kind, {node.name: arguments for node in nodes})
-
-
-def ask_each(kind: type[FactBase[Any]], arguments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A fact of many hosts at once, of each with arguments of its own; by name."""
-    return _at_once(arguments, lambda each: each.get_fact(kind, **arguments[each.name]))
-
-
-def _at_once(names: Iterable[str], question: Callable[[Host], Answer]) -> dict[str, Answer]:
-    # Hosts are looked up here: what pyinfra has of this run is not known in the pool.
-    hosts = [inventory.get_host(name) for name in names]
-    answers = Pool(host.state.config.PARALLEL).map(question, hosts)
-    return {each.name: answer for each, answer in zip(hosts, answers, strict=True)}
 
 
 def gather(asked: tuple[Node, ...]) -> Seen:
@@ -79,7 +61,6 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         settings=by_host,
         topology=topology,
         lock=plan.lock(),
-        release=plan.RELEASE,
         asked=asked,
         hardware=hardware,
         file_systems=ask(FileSystems, asked, paths=PATHS, measured=MEASURED),
@@ -91,12 +72,13 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         reached=ask_each(Reach, _targets(asked)),
         pings=ask_each(Pings, _pinged(asked, hardware)),
         synchronized=ask(TimeSynchronized, asked) if settings.time_sync == "check" else {},
-        clocks=_at_once([node.name for node in asked], _clock),
+        clocks=at_once([node.name for node in asked], _clock),
         writes=ask(SyncWrites, without_etcd),
         kubeadm=kubeadm,
         leftovers=ask(Leftovers, nodes),
         installed=ask(Installed, nodes, runtime=settings.container_runtime),
         surroundings=ask(Surroundings, asked),
+        unopened=rules.pending(asked),
         answers=_answers(balancers, [] if holders else [vip]),
         vip_holders=holders,
     )

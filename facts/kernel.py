@@ -10,7 +10,8 @@ from pyinfra.api import FactBase
 Module = Literal["loaded", "builtin", "available", "absent"]
 # A function that the kernel has with a module which leaves no other sign when it is compiled in.
 SYMBOLS = {"nf_conntrack": "nf_conntrack_in", "nf_tables": "nft_do_chain", "ip_tables": "ipt_do_table"}
-SYMBOLS |= {"vxlan": "vxlan_xmit", "ip_vs": "ip_vs_conn_put"}
+SYMBOLS |= {"vxlan": "vxlan_xmit", "ip_vs": "ip_vs_conn_put", "ip_vs_rr": "ip_vs_rr_schedule"}
+SYMBOLS |= {"ipip": "ipip_tunnel_xmit", "ip_set": "ip_set_test", "xt_set": "set_match_v4"}
 
 
 class KernelModules(FactBase[dict[str, Module]]):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from typing import Literal
+from typing import Any, Literal
 
 from pyinfra.api import FactBase
+
+from cluster.bridge import NodeSubnet
 
 Applied = Literal["applied", "differs", "unknown"]
 ADMIN = "/etc/kubernetes/admin.conf"
@@ -46,6 +49,59 @@ class Manifest(FactBase[Applied]):
         code = output[-1].strip()
         known: dict[str, Applied] = {"0": "applied", "1": "differs"}
         return known.get(code, "unknown")
+
+
+class Objects(FactBase[list[dict[str, Any]]]):
+    """The live objects of a manifest on the node, in its order; none when one is not there, or no API answers."""
+
+    @staticmethod
+    def default() -> list[dict[str, Any]]:
+        return []
+
+    def command(self, path: str) -> str:
+        return (
+            f"test -e {shlex.quote(path)} && kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s "
+            f"get -f {shlex.quote(path)} -o json 2>/dev/null; true"
+        )
+
+    def process(self, output: list[str]) -> list[dict[str, Any]]:
+        found = json.loads("\n".join(output))
+        objects: list[dict[str, Any]] = found["items"] if found.get("kind") == "List" else [found]
+        return objects
+
+
+class PodSubnets(FactBase[dict[str, NodeSubnet] | None]):
+    """Every node's address and its own subnet of pods, as the API has them; None when that does not answer here.
+
+    ::
+
+        {"cp1": {"address": "10.0.0.21", "subnet": "10.244.0.0/24"}, "w1": {"address": "10.0.0.31", "subnet": ""}}
+
+    `subnet` is empty until kube-controller-manager has given one.
+    """
+
+    @staticmethod
+    def default() -> None:
+        return None
+
+    def command(self) -> str:
+        template = (
+            '{{range .items}}{{.metadata.name}} {{range .status.addresses}}{{if eq .type "InternalIP"}}{{.address}} '
+            '{{end}}{{end}}{{with .spec.podCIDR}}{{.}}{{else}}-{{end}}{{"\\n"}}{{end}}'
+        )
+        return (
+            "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s get nodes "
+            f"-o go-template='{template}' 2>/dev/null && echo answered; true"
+        )
+
+    def process(self, output: list[str]) -> dict[str, NodeSubnet] | None:
+        if output[-1].strip() != "answered":
+            return None
+        rows = [line.split() for line in output[:-1] if line.strip()]
+        # A node that has only begun to be one has no address yet.
+        return {
+            row[0]: NodeSubnet(address=row[1], subnet="" if row[-1] == "-" else row[-1]) for row in rows if len(row) > 2
+        }
 
 
 class Addons(FactBase[list[str]]):

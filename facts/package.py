@@ -24,7 +24,8 @@ class Packages(FactBase[dict[str, PackageState]]):
         {"haproxy": {"version": "2.6.12-1+deb12u4", "held": False}}
 
     A package that is removed with its configuration left, or half installed, counts as not installed. One of format
-    "rpm" is held when dnf's versionlock has the very version that is installed; an epoch of 0 is left out.
+    "rpm" is held when dnf's versionlock has the very version that is installed; an epoch of 0 is left out. What
+    another package provides in its place counts as installed, such as curl by curl-minimal, which conflicts with it.
     """
 
     @staticmethod
@@ -35,9 +36,10 @@ class Packages(FactBase[dict[str, PackageState]]):
         if not names:
             return "true"
         if format == "rpm":
+            row = "%{EPOCHNUM}:%{VERSION}-%{RELEASE} rpm installed\\n"
             return (
-                "{ rpm -q --qf '%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE} rpm installed\\n' "
-                f"{shlex.join(names)}; {LOCKED}; }} 2>/dev/null || true"
+                f'{{ for n in {shlex.join(names)}; do rpm -q --qf "$n {row}" "$n" || '
+                f'rpm -q --whatprovides --qf "$n {row}" "$n"; done; {LOCKED}; }} 2>/dev/null || true'
             )
         return (
             "dpkg-query -W -f '${Package} ${Version} ${db:Status-Want} ${db:Status-Status}\\n' "

@@ -13,7 +13,7 @@ SOCKETS = "/run/docker.sock /run/cri-dockerd.sock /run/dockershim.sock /run/crio
 ENVIRONMENTS = (
     "/etc/environment /etc/systemd/system.conf /etc/systemd/system.conf.d/*.conf "
     "/etc/systemd/system/containerd.service.d/*.conf /etc/systemd/system/kubelet.service.d/*.conf "
-    "/etc/default/kubelet"
+    "/etc/default/kubelet /etc/sysconfig/kubelet"
 )
 VARIABLE = re.compile(r"\b(https?_proxy|all_proxy|no_proxy)=(?:\"([^\"]*)|'([^']*)|([^\s\"']*))", re.IGNORECASE)
 
@@ -72,7 +72,8 @@ class Surroundings(FactBase[SurroundingsState]):
             "grep -qs Y /sys/module/apparmor/parameters/enabled && "
             "! command -v apparmor_parser >/dev/null && ! test -x /usr/sbin/apparmor_parser && echo apparmor; "
             "systemctl is-active -q NetworkManager 2>/dev/null && "
-            "! grep -rqs '^unmanaged-devices=' /etc/NetworkManager /run/NetworkManager/conf.d && echo networkmanager; "
+            "! grep -rqs '^unmanaged-devices+\\?=' /etc/NetworkManager /run/NetworkManager/conf.d && "
+            "echo networkmanager; "
             f"for s in {SOCKETS}; do test -S $s && echo socket $s; done; "
             "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' containerd.io docker-ce 2>/dev/null "
             "| sed -n 's/^installed /package /p'; "

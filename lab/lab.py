@@ -40,10 +40,10 @@ def locked() -> Iterator[None]:
         yield
 
 
-def up(names: Sequence[str] = DEFAULT) -> None:
+def up(names: Sequence[str] = DEFAULT, bundle: str = "dist/bundle") -> None:
     """Raise the lab, or what is missing of it, and wait until every node can be logged in to.
 
-    Raises LabError when it has other nodes already.
+    Its inventory is for a cluster of this bundle. Raises LabError when it has other nodes already.
     """
     if os.geteuid() != 0:
         raise LabError("Only root can make machines, bridges and mounts. Run this as root.")
@@ -63,9 +63,9 @@ def up(names: Sequence[str] = DEFAULT) -> None:
             if not machine.running(node):
                 say(f"starting {node.name} ({node.address})")
             machine.start(node, shared)
-        layout.write(
-            nodes, {"cgroup": cgroup.version(), "restricted": not _may_lower_oom_scores(), "root": str(shared)}
-        )
+        restricted = not _may_lower_oom_scores()
+        facts = {"cgroup": cgroup.version(), "restricted": restricted, "root": str(shared), "bundle": bundle}
+        layout.write(nodes, facts)
         for node in nodes:
             machine.wait(node)
     say(f"{len(nodes)} nodes are up; `ssh -F {STATE}/ssh_config {nodes[0].name}` logs in to one")

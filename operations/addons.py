@@ -96,22 +96,23 @@ def live(name: str, path: str, context: str, also: str) -> list[dict[str, Any]]:
 
 @operation()
 def applied(
-    path: str, written_by: OperationMeta, context: str = "", also: str = "", seconds: int = 180
+    path: str, written_by: OperationMeta, context: str = "", also: str = "", wait: bool = True, seconds: int = 180
 ) -> Generator[StringCommand, None, None]:
     """
-    Apply a manifest on the node by server-side apply, and wait until all that it made works.
+    Apply a manifest on the node by server-side apply, and wait until all that it made works, unless nothing can.
 
     + path: the manifest
     + written_by: the operation that writes it; when that changes the file, so does this the cluster
     + context: file of a context whose namespace is that of objects that name none
     + also: another object to wait for, such as "apiservice v1beta1.metrics.k8s.io"
+    + wait: whether pods can run at all
     + seconds: how long to wait
     """
     if not any_changes([written_by]) and host.get_fact(Manifest, path=path, context=context) == "applied":
         host.noop(f"{path} is what the cluster has")
         return
     yield StringCommand(apply_script(path, context))
-    if not host.state.is_executing:
+    if not host.state.is_executing or not wait:
         return
 
     def look() -> list[str]:

@@ -16,11 +16,12 @@ from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY
+from cluster.relay import batches
 from cluster.topology import Node
 from facts.certificate import Certificate, CertificateState
 from facts.file import FileState
 from operations import file
-from operations.bundle import DATE, Progress, announce, batches, lacking, room_script
+from operations.bundle import DATE, Progress, announce, lacking, room
 
 DIRECTORY = "/etc/bundle-server"
 CERTIFICATE = f"{DIRECTORY}/server.crt"
@@ -120,13 +121,16 @@ def fetch_script(urls: Sequence[str], target: str, incoming: str) -> str:
 
 
 @operation()
-def fetch(files: Sequence[File], servers: Sequence[Node], port: int) -> Generator[StringCommand, None, None]:
+def fetch(
+    files: Sequence[File], servers: Sequence[Node], port: int, later: Sequence[File] = ()
+) -> Generator[StringCommand, None, None]:
     """
     Fetch those pieces of the bundle that the host does not have from hosts that serve it, and check each.
 
     + files: the pieces, from bundle.lock
     + servers: hosts to ask, in this order
     + port: where they serve
+    + later: pieces that will follow, and need room as well
     """
     wanted = lacking(files)
     if not wanted:
@@ -138,7 +142,7 @@ def fetch(files: Sequence[File], servers: Sequence[Node], port: int) -> Generato
     known = certificates(servers)
     if not known:
         raise OperationError(f"{host.name}: {_without([node.name for node in servers])}")
-    yield StringCommand(room_script(NODE_DIRECTORY, sum(file.size for file in wanted)))
+    yield room(wanted, later)
     script = fetch_script([url(node, port) for node in servers if node.name in known], NODE_DIRECTORY, INCOMING)
     progress = Progress(wanted)
     for batch in batches(wanted, BATCH):

@@ -26,7 +26,8 @@ look() {
         awk '$1 == substr($2, 2) { print "^" $1 }' > whole
     grep -v -f whole wanted | sort -u -k 1,1 > todo
     while read -r sum size url path; do
-        if test "$(stat -c %s "$sum" 2> /dev/null || echo -1)" -ge "$size"; then
+        test -e "$sum" || continue
+        if test "$(stat -c %s "$sum")" -ge "$size"; then
             rm "$sum" && echo "$path: was thrown away, for its sha256 was not $sum" >&2
         fi
         touch -c -d "$date" "$sum"
@@ -66,8 +67,11 @@ if test -s todo; then
     echo "Mend what the servers say above and run again; what has come is kept." >&2
     exit 1
 fi
+cut -c 1-64 wanted | xargs -r touch -d "$date" || exit 1
+while read -r sum size url path; do path=$target/$path && echo "${path%/*}"; done < wanted |
+    sort -u | xargs -r -d '\n' mkdir -p || exit 1
 while read -r sum size url path; do
     # Linked, not moved: two pieces can be of the same bytes.
-    touch -d "$date" "$sum" && mkdir -p "$target/$(dirname "$path")" && ln -fT "$sum" "$target/$path" || exit 1
+    ln -fT "$sum" "$target/$path" || exit 1
 done < wanted
 cut -c 1-64 wanted | xargs rm -f request wanted whole todo log said ca.crt

@@ -20,6 +20,7 @@ from pyinfra.api import OperationError, StringCommand, operation
 from cluster.balancing import endpoint
 from cluster.endpoint import Endpoint
 from cluster.kubeadm import cri_socket, init_documents, join_documents
+from cluster.networks import CNI_FILES
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.etcd import ETCDCTL
@@ -252,8 +253,9 @@ def join(
         if seed is not None and host.state.is_executing:
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
             forget(seed, node)
+        if settings.cni in CNI_FILES:  # first: on a host that is no node any more it would be taken for another's
+            yield StringCommand(f"rm -rf /etc/cni/net.d/{CNI_FILES[settings.cni]}")
         yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {cri_socket(settings)}")
-        yield StringCommand("rm -rf /etc/cni/net.d/10-flannel.conflist")
     documents = ""
     if seed is not None and host.state.is_executing:
         issue_credentials(settings, topology, seed, control_plane)

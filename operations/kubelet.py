@@ -22,7 +22,7 @@ LINE = "serverTLSBootstrap: true"
 USAGES = {"digital signature", "key encipherment", "server auth"}
 SWITCH = (
     f"t=$(mktemp {CONFIG}.XXXXXXXX) && trap 'rm -f \"$t\"' EXIT && grep -v '^serverTLSBootstrap:' {CONFIG} > \"$t\"; "
-    f"echo '{LINE}' >> \"$t\" && chmod 644 \"$t\" && mv -fT \"$t\" {CONFIG} && "
+    f'echo \'{LINE}\' >> "$t" && chmod 644 "$t" && mv -fT "$t" {CONFIG} && '
     "timeout 120 systemctl restart kubelet.service"
 )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pyinfra import host
@@ -52,6 +53,11 @@ def apt_install(release: str, chosen: Sequence[str]) -> str:
         f'{apt(release)} && "$@" update && "$@" install -y --no-install-recommends --allow-downgrades '
         f"--allow-change-held-packages {shlex.join(chosen)} >/dev/null"
     )
+
+
+def apt_hold(_: str, names: Sequence[str]) -> str:
+    """Shell that keeps packages at the version that is installed."""
+    return f"apt-mark hold {shlex.join(names)} >/dev/null"
 
 
 def dnf(release: str) -> str:
@@ -99,6 +105,23 @@ def lacking(
     ]
 
 
+@dataclass(frozen=True)
+class Manager:
+    """How a package manager is told what to install, one version of one package, and to hold what is there."""
+
+    install: Callable[[str, Sequence[str]], str]
+    hold: Callable[[str, Sequence[str]], str]
+    at: str
+    # Packages without which nothing is held.
+    holding: tuple[str, ...]
+
+
+MANAGERS = {
+    "deb": Manager(apt_install, apt_hold, at="=", holding=()),
+    "rpm": Manager(dnf_install, dnf_hold, at="-", holding=(VERSIONLOCK,)),
+}
+
+
 @operation()
 def packages(
     names: Sequence[str],
@@ -119,13 +142,13 @@ def packages(
     + unstarted: package -> unit that it brings and must not start, such as {"nginx": "nginx.service"}; the unit is
       masked before the package is installed for the first time, and left as it is where the package is there
     """
-    rpm = format == "rpm"
-    wanted = sorted({*names, VERSIONLOCK} if rpm and hold else set(names))
+    manager = MANAGERS[format]
+    wanted = sorted({*names, *(manager.holding if hold else ())})
     installed = host.get_fact(Packages, names=tuple(wanted), format=format)
     missing = lacking(installed, wanted, versions, hold)
     loose = [name for name in hold if name in missing or not installed[name]["held"]]
     masked = [unit for name, unit in unstarted.items() if name in wanted and name not in installed]
-    chosen = [f"{name}{'-' if rpm else '='}{versions[name]}" for name in missing]
+    chosen = [f"{name}{manager.at}{versions[name]}" for name in missing]
     if not host.state.is_executing:
         for verb, what in (("mask", masked), ("install", chosen), ("hold", loose)):
             if what:
@@ -133,8 +156,8 @@ def packages(
     if masked:
         yield StringCommand(f"systemctl mask {shlex.join(masked)}")
     if missing:
-        yield StringCommand(dnf_install(release, chosen) if rpm else apt_install(release, chosen))
+        yield StringCommand(manager.install(release, chosen))
     if loose:
-        yield StringCommand(dnf_hold(release, loose) if rpm else f"apt-mark hold {shlex.join(loose)} >/dev/null")
+        yield StringCommand(manager.hold(release, loose))
     if not missing and not loose:
         host.noop(f"{len(wanted)} packages are installed, {len(hold)} of them held")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 from pyinfra import host, inventory, logger
@@ -21,19 +21,46 @@ from operations import remote, workload
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s"
 
 
-def nodes_not_ready(nodes: dict[str, Any], wanted: list[str]) -> list[str]:
-    """Findings from `kubectl get nodes -o json`: nodes that are missing or not Ready."""
-    ready = {
+def nodes_not_ready(nodes: dict[str, Any], wanted: list[str], waiting: Collection[str] = ()) -> list[str]:
+    """Findings from `kubectl get nodes -o json`: nodes that are missing, not Ready, or short of something.
+
+    Those that are `waiting` for a network need not be Ready.
+
+    Of its conditions but Ready each says by "True" that something is wrong
+    (https://kubernetes.io/docs/reference/node/node-status/#condition).
+    """
+    found = {
+        item["metadata"]["name"]: {row["type"]: row for row in item["status"].get("conditions", [])}
+        for item in nodes["items"]
+    }
+    findings = []
+    for name in wanted:
+        if name not in found:
+            findings.append(f"node {name} is not in the cluster")
+            continue
+        ready = found[name].pop("Ready", {})
+        if ready.get("status") != "True" and name not in waiting:
+            findings.append(f"node {name} is not Ready{_because(ready)}")
+        findings += [
+            f"node {name} has {kind}{_because(row)}" for kind, row in found[name].items() if row["status"] == "True"
+        ]
+    return findings
+
+
+def _because(row: dict[str, Any]) -> str:
+    return f" ({row['message']})" if row.get("message") else ""
+
+
+def without_network(nodes: dict[str, Any]) -> list[str]:
+    """Nodes of `kubectl get nodes -o json` that are not Ready because no pod network is installed.
+
+    The kubelet's words: https://github.com/kubernetes/kubernetes/blob/v1.36.2/pkg/kubelet/container/runtime.go
+    """
+    return [
         item["metadata"]["name"]
         for item in nodes["items"]
-        for condition in item["status"].get("conditions", [])
-        if condition["type"] == "Ready" and condition["status"] == "True"
-    }
-    present = {item["metadata"]["name"] for item in nodes["items"]}
-    return [
-        f"node {name} is {'not Ready' if name in present else 'not in the cluster'}"
-        for name in wanted
-        if name not in ready
+        for row in item["status"].get("conditions", [])
+        if row["type"] == "Ready" and row["status"] != "True" and "NetworkReady=false" in row.get("message", "")
     ]
 
 
@@ -41,14 +68,19 @@ def pods_not_running(pods: dict[str, Any]) -> list[str]:
     """Findings from `kubectl get pods -A -o json`: pods that neither run, all containers ready, nor succeeded."""
     findings = []
     for item in pods["items"]:
-        phase = item["status"].get("phase")
-        ready = all(status["ready"] for status in item["status"].get("containerStatuses", []))
-        if phase == "Succeeded" or (phase == "Running" and ready):
+        status = item["status"]
+        containers = status.get("containerStatuses", [])
+        ready = all(each["ready"] for each in containers)
+        if status.get("phase") == "Succeeded" or (status.get("phase") == "Running" and ready):
             continue
-        findings.append(
-            f"pod {item['metadata']['namespace']}/{item['metadata']['name']} is {phase}, containers "
-            f"{'ready' if ready else 'not ready'}"
-        )
+        name = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+        waiting = [each["state"]["waiting"] for each in containers if each.get("state", {}).get("waiting")]
+        unmet = [
+            row for row in status.get("conditions", []) if row["status"] != "True" and row["type"] == "PodScheduled"
+        ]
+        words = [row.get("message") or row.get("reason") for row in (*waiting, *unmet)]
+        why = f" ({'; '.join(dict.fromkeys(each for each in words if each))})" if any(words) else ""
+        findings.append(f"pod {name} is {status.get('phase')}, containers {'ready' if ready else 'not ready'}{why}")
     return findings
 
 
@@ -84,14 +116,29 @@ def through_endpoint(first: str, at: Endpoint) -> list[str]:
     return [] if answer == ["ok"] else [f"https://{at}/readyz answers {answer or 'nothing'}"]
 
 
+def awaiting_network(settings: Settings, topology: Topology) -> list[str]:
+    """Nodes that wait for a pod network which is the user's to install, and so may be missing."""
+    return without_network(_nodes(topology)) if settings.cni == "none" else []
+
+
+def _nodes(topology: Topology) -> dict[str, Any]:
+    lines = remote.on(topology.first_control_plane.name, f"{KUBECTL} get nodes -o json", why="listing nodes")
+    found: dict[str, Any] = json.loads("\n".join(lines))
+    return found
+
+
 def findings(settings: Settings, topology: Topology) -> list[str]:
-    """Everything that is wrong with the cluster, in words; an empty list when all is well."""
+    """Everything that is wrong with the cluster, in words; an empty list when all is well.
+
+    Where nodes wait for the user's network, nothing that needs one is looked at.
+    """
     first = topology.first_control_plane.name
-    nodes = json.loads("\n".join(remote.on(first, f"{KUBECTL} get nodes -o json", why="listing nodes")))
-    pods = json.loads("\n".join(remote.on(first, f"{KUBECTL} get pods -A -o json", why="listing pods")))
+    nodes = _nodes(topology)
+    waiting = without_network(nodes) if settings.cni == "none" else []
+    pods = "" if waiting else "\n".join(remote.on(first, f"{KUBECTL} get pods -A -o json", why="listing pods"))
     members = [node.name for node in topology.control_planes]
-    found = nodes_not_ready(nodes, [node.name for node in (*topology.control_planes, *topology.workers)])
-    found += pods_not_running(pods)
+    found = nodes_not_ready(nodes, [node.name for node in (*topology.control_planes, *topology.workers)], waiting)
+    found += pods_not_running(json.loads(pods)) if pods else []
     found += etcd_unhealthy(inventory.get_host(first).get_fact(Members), members)
     for node in balancers(settings, topology):
         found += backends_down(node.name, inventory.get_host(node.name).get_fact(Backends), len(members))
@@ -119,6 +166,15 @@ def healthy(settings: Settings, topology: Topology, image: str) -> Generator[Str
             return [str(error)]
 
     found = workload.settled(look, settings.verify_timeout)
+    waiting = [] if found else awaiting_network(settings, topology)
+    if waiting:
+        logger.warning(
+            "%snot checked, for these nodes have no pod network yet, and with cni none it is yours to install: that %s "
+            "are ready, that pods run, DNS, Services, the way from pod to pod. Install it, then run "
+            "deploys/verify.py.", host.print_prefix, ", ".join(waiting),
+        )  # fmt: skip
+        host.noop("what there is of the cluster is healthy")
+        return
     if not found:
         found = workload.findings(topology, image)
     if not found:

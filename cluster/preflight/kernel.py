@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cluster import networks
 from cluster.compatibility import load, parse, refusals
 from cluster.findings import Finding
+from cluster.networks import NFTABLES_KERNEL
 from cluster.preflight.seen import Seen
 from cluster.settings import Settings
 
@@ -17,18 +19,13 @@ NO_CGROUP_V1 = 256  # systemd refuses to boot with it unless forced (its NEWS of
 
 def features(settings: Settings) -> list[tuple[str, ...]]:
     """What the kernel must have with these settings, each as modules any of which will do."""
-    mode = settings.kube_proxy_config.get("mode", "iptables")
     found: list[tuple[str, ...]] = [
         ("overlay",),
         ("br_netfilter",),
         ("nf_conntrack",),
-        ("nf_tables",) if mode == "nftables" else ("nf_tables", "ip_tables"),
+        ("nf_tables",) if settings.kube_proxy_mode == "nftables" else ("nf_tables", "ip_tables"),
     ]
-    if settings.flannel_backend == "vxlan":
-        found.append(("vxlan",))
-    if mode == "ipvs":
-        found.append(("ip_vs",))
-    return found
+    return [*found, *networks.modules(settings), *((name,) for name in networks.proxy_modules(settings))]
 
 
 def modules(settings: Settings) -> tuple[str, ...]:
@@ -43,11 +40,14 @@ def check(seen: Seen) -> Iterator[Finding]:
         if state := seen.hardware.get(name):
             for words in refusals(settings.kubernetes_version, {"kernel": state["kernel"]}):
                 yield Finding("kernel", (name,), words.rstrip("."))
+            if settings.kube_proxy_mode == "nftables" and parse(state["kernel"]) < parse(NFTABLES_KERNEL):
+                what = f"Linux {state['kernel']} is below {NFTABLES_KERNEL}, the least for kube-proxy in mode nftables"
+                yield Finding("kernel", (name,), what)
         if found := seen.modules.get(name):
             for any_of in features(settings):
                 if all(found.get(each) == "absent" for each in any_of):
                     what = f"the kernel has no {' or '.join(any_of)}, neither loadable nor compiled in"
-                    yield Finding("ipvs" if any_of == ("ip_vs",) else "kernel-features", (name,), what)
+                    yield Finding("ipvs" if any_of[0].startswith("ip_vs") else "kernel-features", (name,), what)
         yield from _cgroups(seen, name, settings)
         yield from _swap(seen, name)
 

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cluster.findings import Finding
+from cluster.networks import CNI_FILES
 from cluster.preflight.seen import Seen
 from cluster.topology import Node
-
-# The CNI's own file in /etc/cni/net.d.
-CNI_FILES = {"flannel": "10-flannel.conflist"}
 
 
 def check(seen: Seen) -> Iterator[Finding]:
@@ -45,15 +43,27 @@ def _orphan(seen: Seen, node: Node, ours: str | None) -> bool:
     return everybody and ours is None and is_worker and seen.kubeadm[node.name]["state"] != "none"
 
 
+def _configurations(name: str, own: str, files: list[str], bare: bool) -> Iterator[Finding]:
+    """Files in /etc/cni/net.d beside the network's own."""
+    others = {each: cni for cni, each in CNI_FILES.items() if each in files and each != own}
+    if others and not bare and own not in files:
+        file, cni = next(iter(others.items()))
+        yield Finding("network-changed", (name,), f"its network is {cni}: /etc/cni/net.d has {file}, and not {own}")
+        return
+    for each in files:
+        # Beside the network's own file, one that comes before it is taken in its place. A bridge's has the node's own
+        # subnet, which it gets when it joins.
+        stale = each == own and own == CNI_FILES["bridge"]
+        if (each != own or stale) if bare else each < own:
+            yield Finding("leftover-cni", (name,), f"/etc/cni/net.d has {each}")
+
+
 def _things(seen: Seen, node: Node, bare: bool) -> Iterator[Finding]:
     found = seen.leftovers.get(node.name)
     if not found:
         return
-    own = CNI_FILES[seen.cluster.cni]
-    for name in found["cni_files"]:
-        # Beside the network's own file, one that comes before it is taken in its place.
-        if name != own and (bare or name < own):
-            yield Finding("leftover-cni", (node.name,), f"/etc/cni/net.d has {name}")
+    if own := CNI_FILES.get(seen.cluster.cni):  # a network of the user's own may have any
+        yield from _configurations(node.name, own, found["cni_files"], bare)
     if not bare:
         return
     if node in seen.topology.control_planes and found["etcd_files"]:

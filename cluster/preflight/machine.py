@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cluster import pieces
+from cluster import eviction, families, pieces
 from cluster.findings import Finding
 from cluster.preflight.seen import Seen
 from cluster.topology import Node, bundle_servers
@@ -32,7 +32,7 @@ NEEDS = {
 CONTAINERD, UNPACKED = "/var/lib/containerd", 4
 # Packages and programs once installed, in MiB, by the larger of a node and a load balancer.
 INSTALLED = 700
-EVICTED_BELOW, FEW_INODES = 0.15, 0.05
+FEW_INODES = 0.05
 SLOW = 10.0  # ms, of 99 in 100 writes (https://etcd.io/docs/latest/faq/)
 
 
@@ -44,8 +44,9 @@ def check(seen: Seen) -> Iterator[Finding]:
             yield from _disk_size(role, node.name, seen.file_systems.get(node.name, []))
     for node in seen.asked:
         if state := seen.hardware.get(node.name):
-            yield from _kind(node.name, state, seen.lock.platform.rpartition("/")[2], seen.release)
-        yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node))
+            yield from _kind(node.name, state, seen.lock.platform.rpartition("/")[2])
+        kept = eviction.kept(seen.settings[node.name].kubelet_config) if node in seen.nodes() else None
+        yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node), kept)
     for name, found in seen.writes.items():
         if found and found["p99_ms"] > SLOW:
             what = f"writes of {found['path']} to its disk take {found['median_ms']:.1f} ms, the slowest of 100 (p99)"
@@ -63,15 +64,12 @@ def _size(role: str, name: str, state: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("memory-recommended", (name,), f"{memory} should have {need.memory_recommended}")
 
 
-def _kind(name: str, state: Mapping[str, Any], architecture: str, release: str) -> Iterator[Finding]:
+def _kind(name: str, state: Mapping[str, Any], architecture: str) -> Iterator[Finding]:
     if not state["systemd"]:
         yield Finding("systemd", (name,), "PID 1 is not systemd")
     if state["architecture"] != architecture:
         what = f"architecture {state['architecture']}, the bundle is for {architecture}"
         yield Finding("architecture", (name,), what)
-    own = f"{state['os_id']}-{state['os_version']}"
-    if release not in (own, own.partition(".")[0]):
-        yield Finding("os-release", (name,), f"it is {own}, the bundle has packages for {release}")
 
 
 def needs(seen: Seen, node: Node) -> dict[str, int]:
@@ -85,7 +83,9 @@ def needs(seen: Seen, node: Node) -> dict[str, int]:
     server = node in bundle_servers(seen.topology, seen.cluster)
     groups = ("control_plane", "worker", "load_balancer") if server else tuple(roles)
     load = server or seen.cluster.image_delivery == "load"
-    carried = sum(file.size for file in pieces.pieces(seen.lock, groups, seen.release, load=load))
+    carried = sum(
+        file.size for file in pieces.pieces(seen.lock, groups, None if server else release(seen, node), load=load)
+    )
     images = {blob for image in pieces.images(seen.lock, roles) for blob in image.blobs}
     sizes = {f"sha256:{file.sha256}": file.size for file in seen.lock.files}
     unpacked = UNPACKED * sum(sizes.get(blob, 0) for blob in images)
@@ -96,7 +96,15 @@ def needs(seen: Seen, node: Node) -> dict[str, int]:
     return found if begun else found | {"/": INSTALLED}
 
 
-def _room(name: str, rows: list[Mapping[str, Any]], needed: Mapping[str, int]) -> Iterator[Finding]:
+def release(seen: Seen, node: Node) -> str:
+    """The release of a host whose packages it takes from the bundle; empty when there is none."""
+    state = seen.hardware.get(node.name)
+    return (families.release(families.system(state), seen.lock.package_sets) if state else None) or ""
+
+
+def _room(
+    name: str, rows: list[Mapping[str, Any]], needed: Mapping[str, int], kept: eviction.Amount | None
+) -> Iterator[Finding]:
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     by_mount: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -111,7 +119,7 @@ def _room(name: str, rows: list[Mapping[str, Any]], needed: Mapping[str, int]) -
             parts = ", ".join(f"{path} {size}" for path, size in wanted[mount].items() if size)
             what = f"{row['free_mib']} MiB free on the file system of {mount}, {need} needed ({parts})"
             yield Finding("disk-free", (name,), what)
-        elif row["free_mib"] - need < EVICTED_BELOW * row["size_mib"]:
+        elif kept and row["free_mib"] - need < kept.of(row["size_mib"]):
             what = f"{row['free_mib']} of {row['size_mib']} MiB free on the file system of {mount}"
             yield Finding("disk-pressure", (name,), f"{what}, and {need} needed" if need else what)
         # Some file systems, such as btrfs, have no such number.

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from typing import Any
 
 from cluster.findings import Finding, names
+from cluster.networks import goes_unwrapped
 from cluster.preflight.seen import Seen
 from cluster.topology import Node
 
@@ -22,6 +23,7 @@ def check(seen: Seen) -> Iterator[Finding]:
         if found := seen.names.get(node.name):
             yield from _hosts_file(seen, node, found["hosts"])
     yield from _sizes(seen)
+    yield from _next_hops(seen)
     yield from _virtual_ip(seen)
     yield from _peers(seen)
 
@@ -75,6 +77,17 @@ def _sizes(seen: Seen) -> Iterator[Finding]:
         if lost := [by_address[address] for address, passed in found.items() if passed == "small"]:
             what = f"packets of its MTU ({sizes.get(name, 1500)}) do not reach {names(lost)}, small ones do"
             yield Finding("mtu-path", (name,), what)
+
+
+def _next_hops(seen: Seen) -> Iterator[Finding]:
+    if not goes_unwrapped(seen.cluster):
+        return
+    everybody = (*seen.topology.control_planes, *seen.topology.workers)
+    for node in seen.nodes():
+        if row := seen.own_address(node):
+            subnet = IPv4Interface(f"{row['address']}/{row['prefix']}").network
+            if beyond := [each.name for each in everybody if each.address not in subnet]:
+                yield Finding("next-hop", (node.name,), f"{names(beyond)} are outside {subnet}, its own network")
 
 
 def _virtual_ip(seen: Seen) -> Iterator[Finding]:

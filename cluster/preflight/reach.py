@@ -56,7 +56,7 @@ def _filtered(seen: Seen) -> Iterator[Finding]:
             continue
         key = (way.target.name, way.port, way.what)
         must[key].add(way.source.name)
-        if answer in LOST:
+        if answer in LOST and way.target.name not in seen.unopened:
             lost[key][LOST[answer]].append(way.source.name)
     asked = {node.name for node in seen.asked}
     for key, answers in lost.items():

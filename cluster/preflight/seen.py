@@ -30,7 +30,6 @@ class Seen:
     settings: Mapping[str, Settings]
     topology: Topology
     lock: Lock
-    release: str
     asked: tuple[Node, ...]
     hardware: Facts = field(default_factory=dict)
     file_systems: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
@@ -52,6 +51,8 @@ class Seen:
     surroundings: Facts = field(default_factory=dict)
     # Balancing host -> address -> MAC address that answers, or None; the virtual IP and the other balancing hosts.
     answers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    # Hosts whose firewalls are yet to be opened by the deploy.
+    unopened: frozenset[str] = frozenset()
     # Hosts that carry the virtual IP.
     vip_holders: tuple[str, ...] = ()
 

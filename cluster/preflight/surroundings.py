@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from cluster.findings import Finding
+from cluster.firewall import KNOWN
 from cluster.preflight.seen import Seen
 from cluster.runtime import SOCKETS
 
@@ -36,9 +37,11 @@ def _everywhere(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Fin
         if caught := _caught(variables, seen):
             proxy = next(value for key, value in variables.items() if key != "no_proxy")
             yield Finding("proxy", (name,), f"{source} sends {', '.join(caught)} to the proxy {proxy}")
+    opened = KNOWN if seen.cluster.host_firewall == "open" else ()
     for what in found["firewalls"]:
-        yield Finding("firewall", (name,), f"{what} is active")
-    if found["selinux"] == "enforcing":
+        if what not in opened:
+            yield Finding("firewall", (name,), f"{what} is active")
+    if found["selinux"] == "enforcing" and seen.cluster.selinux == "leave":
         yield Finding("selinux", (name,), "SELinux is enforcing")
     for tool in found["missing"]:
         yield Finding("tools", (name,), f"there is no `{tool}`, so {BLIND[tool]}")
@@ -52,7 +55,7 @@ def _on_nodes(name: str, found: Mapping[str, Any], seen: Seen) -> Iterator[Findi
         yield Finding("containerd-drop-in", (name,), f"there is {path}")
     if found["apparmor_without_parser"]:
         yield Finding("apparmor", (name,), "the kernel has AppArmor, and there is no apparmor_parser")
-    if found["network_manager"]:
+    if found["network_manager"] and seen.cluster.network_manager == "leave":
         yield Finding("network-manager", (name,), "NetworkManager runs and is not told to leave pods' interfaces alone")
 
 

@@ -262,7 +262,7 @@ def test_a_lock_that_is_no_json_stops_the_build(built: Site) -> None:
         ),
         (
             {"kubernetes_version": "v1.99.0"},
-            r"Kubernetes 1\.99 is not in the compatibility matrix.*; take Kubernetes 1",
+            r"^Kubernetes 1\.99 cannot be bundled: bundle/versions\.yaml has 1\.21 to 1\.36\. Take v1\.36\.\d+\.$",
         ),
         ({"kubernetes_version": "latest"}, r"^'latest' is no version: .* Correct it in bundle\.yaml\."),
     ],
@@ -292,6 +292,25 @@ def test_an_image_that_kubeadm_lists_and_nobody_has_is_named(built: Site) -> Non
     said = refused(built, update=True)
     assert said.startswith("images.test/nothing:1 cannot be had:\n  - ")
     assert "/nothing:1 is not there. Check the reference in bundle.yaml." in said
+
+
+@pytest.mark.parametrize(
+    ("own", "etcd", "coredns"),
+    [({}, "v3.6.9", "v1.14.1"), ({"components": {"etcd": {"version": "v3.6.7"}}}, "v3.6.7", "v1.14.1")],
+    ids=["nothing", "etcd"],
+)
+def test_what_kubeadm_lists_is_what_the_bundle_has_unless_the_site_names_it(
+    built: Site, own: dict[str, Any], etcd: str, coredns: str
+) -> None:
+    images = ("images.test/etcd:3.6.9-0", "images.test/coredns/coredns:v1.14.1")
+    listed = "".join(f"echo {image}\n" for image in images)
+    built.publish(f"{KUBERNETES}/kubeadm", f"{KUBEADM}{listed}".encode())
+    for image in images:
+        built.image(image, b"a program", image.partition("/")[2])
+    built.configure(**own)
+    lock = built.build(update=True)
+    assert (lock.components["etcd"], lock.components["coredns"]) == (etcd, coredns)
+    assert set(images) < {image.name for image in lock.images}
 
 
 def test_an_image_that_is_for_another_architecture_is_named(built: Site) -> None:

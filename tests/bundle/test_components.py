@@ -117,7 +117,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
 
     monkeypatch.setattr(gobuild, "build", build)
     monkeypatch.setattr(gobuild, "toolchain", lambda least: Path("go"))
-    monkeypatch.setattr(gobuild, "release", lambda go: "go1.26.6")
+    monkeypatch.setattr(gobuild, "release", lambda go, module: f"go{module.go or '1.26.6'}")
     return pretended
 
 
@@ -212,6 +212,15 @@ def test_a_build_of_another_version_is_said_and_kept_as_such(dead: str, capsys: 
     got = obtain(made.model_copy(update={"components": {"kubernetes": kubernetes}}), ["kubelet"])
     assert (got["kubelet"].version, got["kubelet"].source) == ("v0.9", f"go:old/kubelet@v0.9 {GO}")
     assert lines(capsys, "kubernetes") == [f"kubernetes v1: built from source as v0.9, for {dead} does not answer"]
+
+
+def test_a_build_by_a_release_of_go_that_is_named_says_so_in_its_source(dead: str) -> None:
+    made = made_of(dead)
+    module = Module(module="old", pseudo={"v1": "v0.0.0-20200824191128-ae9734ed278b"}, packages={"kubelet": "old/it"})
+    kubernetes = Component(version="v1", licence="MIT", go="1.16.15", build=(module,))
+    got = obtain(made.model_copy(update={"components": {"kubernetes": kubernetes}}), ["kubelet"])
+    source = "go:old/it@v0.0.0-20200824191128-ae9734ed278b go1.16.15 linux/amd64"
+    assert (got["kubelet"].version, got["kubelet"].source) == ("v1", source)
 
 
 def test_a_line_says_why_every_earlier_source_did_not_do(

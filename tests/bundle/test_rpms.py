@@ -307,6 +307,13 @@ def installed(node: Path) -> dict[str, PackageState]:
     return Packages().process(done.stdout.splitlines())
 
 
+def test_what_another_package_provides_in_its_place_counts_as_installed(node: Path, archive: Archive) -> None:
+    archive.add("app-minimal", "1.1", "Provides: app = 1.1-1", "Conflicts: app")
+    done = sh(node, f"rpm -i --nodeps --nosignature {archive.root}/app-minimal-1.1-1.noarch.rpm")
+    assert (done.returncode, installed(node)) == (0, {"app": {"version": "1.1-1", "held": False}}), done.stderr
+    assert "conflicts with app" in sh(node, package.dnf_install(NAME, ["app-1.0-1"])).stderr
+
+
 def test_dnf_takes_packages_from_the_signed_repository(node: Path, archive: Archive) -> None:
     assert installed(node) == {}
     archive.served.asked.clear()

@@ -29,7 +29,7 @@ def bundle() -> str:
 def bare(bundle: str) -> None:
     """Nodes on which nothing has ever been done."""
     lab.down()
-    lab.up()
+    lab.up(bundle=str(BUNDLE))
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ BUNDLE = ROOT / "dist" / "mirrored"
 
 
 def pyinfra_command(deploy: str, *flags: str) -> list[str]:
-    return [str(PYINFRA), "inventories/lab.py", f"deploys/{deploy}.py", "--data", f"bundle_dir={BUNDLE}", *flags]
+    return [str(PYINFRA), "inventories/lab.py", f"deploys/{deploy}.py", *flags]
 
 
 def pyinfra(deploy: str, *flags: str, inventory: str = "inventories/lab.py") -> Done:

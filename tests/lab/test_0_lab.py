@@ -11,7 +11,7 @@ import pytest
 
 from lab import cgroup, lab, layout
 from lab.layout import BRIDGE, STATE
-from tests.lab.nodes import NODES, ROOT, everywhere, ssh
+from tests.lab.nodes import BUNDLE, NODES, ROOT, everywhere, ssh
 
 
 def traces() -> list[str]:
@@ -48,7 +48,7 @@ def test_a_lab_is_continued_after_a_crash_and_leaves_nothing() -> None:
     assert traces() == []
     for seconds in (1.0, 2.0, 3.0):
         raise_and_kill(seconds)
-    lab.up()
+    lab.up(bundle=str(BUNDLE))
     everywhere(lambda node: ssh(node, "true"))
     assert [row["power"] for row in lab.status()] == ["running"] * len(NODES)
     lab.down()

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from lab import lab
-from tests.lab.nodes import ROOT, changes, deployed, pyinfra_command, ssh
+from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, pyinfra_command, ssh
 
 
 def killed_when(deploy: str, node: str, condition: str, power_cut: bool = False, limit: float = 600) -> None:
@@ -29,7 +29,7 @@ def killed_when(deploy: str, node: str, condition: str, power_cut: bool = False,
 
 def test_killed_runs_and_replaced_machines_are_taken_up_by_the_next_run() -> None:
     lab.down()
-    lab.up()
+    lab.up(bundle=str(BUNDLE))
     # Between the certificates and the first static pod.
     killed_when("cluster", "cp1", "test -e /etc/kubernetes/pki/etcd/server.crt")
     # The power of the first control plane fails while its etcd comes up for the first time.

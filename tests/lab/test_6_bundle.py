@@ -55,7 +55,7 @@ def carried(node: str) -> int:
 def fresh(bundle: str) -> None:
     """Nodes on which nothing has ever been done, once more."""
     lab.down()
-    lab.up()
+    lab.up(bundle=str(BUNDLE))
 
 
 @pytest.fixture(scope="module")

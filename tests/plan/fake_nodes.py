@@ -27,11 +27,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pyinfra.api.facts import _MISSING_COMMAND_MARKER
 from pyinfra.connectors import fake
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host
+from pyinfra.facts.selinux import FileContextMapping, SEBoolean, SEPorts
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
+from bundle.rpms import VERSIONLOCK
+from cluster import bridge
+from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
@@ -44,17 +49,21 @@ from facts.containerd import Images
 from facts.disk import FileSystems, SyncWrites
 from facts.etcd import Members
 from facts.file import FileState
+from facts.firewall import RULES as UFW
+from facts.firewall import Firewall
 from facts.haproxy import Backends
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
 from facts.kubelet import CERTIFICATE, CONFIG, SIGNER, KubeletServing, ServingRequests, SharedKubeletConfig
-from facts.kubernetes import Addons, Manifest, MetricsCertificate
+from facts.kubernetes import Addons, Manifest, MetricsCertificate, Objects, PodSubnets
 from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
+from facts.pod_network import PodNetwork
 from facts.runtime import SECOND, Installed, Runtime
+from facts.selinux import Mislabelled, SELinux
 from facts.service import Unit
 from facts.sudo import Sudo
 from facts.surroundings import Surroundings
@@ -62,25 +71,39 @@ from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
 from operations import addons, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
 from operations.file import write_script
+from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
 
 KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
 ETCD_KEY, ETCD_DATA = f"{KUBERNETES}/pki/etcd/healthcheck-client.key", "/var/lib/etcd/member"
 HAPROXY, KEEPALIVED = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
+FIREWALLD = (
+    "/etc/firewalld/zones/kubernetes-pods.xml", "/etc/firewalld/policies/kubernetes.xml",
+    "/etc/firewalld/policies/kubernetes-fwd.xml",
+)  # fmt: skip
+SEMANAGE, UNMANAGED = "policycoreutils-python-utils", "/etc/NetworkManager/conf.d/90-kubernetes.conf"
 SERVER, NGINX = "bundle-server.service", f"{bundle_server.DIRECTORY}/nginx.conf"
 MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
-COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan")
+COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan", "ip_set", "xt_set")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
-# What Debian's packages bring along: a unit, whether it runs from then on, and a configuration of their own.
+# What packages bring along: a unit, whether it runs from then on where units do, and a configuration of their own.
 BRINGS = {
-    "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
-    "haproxy": ("haproxy.service", True, HAPROXY),
-    "keepalived": ("keepalived.service", False, None),
-    "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
-    "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+    "deb": {
+        "containerd": ("containerd.service", True, "/etc/containerd/config.toml"),
+        "haproxy": ("haproxy.service", True, HAPROXY),
+        "keepalived": ("keepalived.service", False, None),
+        "chrony": ("chrony.service", True, "/etc/chrony/chrony.conf"),
+        "nginx": ("nginx.service", True, "/etc/nginx/nginx.conf"),
+    },
+    "rpm": {
+        "haproxy": ("haproxy.service", False, HAPROXY),
+        "keepalived": ("keepalived.service", False, KEEPALIVED),
+        "chrony": ("chronyd.service", False, "/etc/chrony.conf"),
+        "nginx": ("nginx.service", False, "/etc/nginx/nginx.conf"),
+    },
 }
 # The programs of runtimes, and the configuration that each reads when it starts.
 RUNTIMES = {"containerd": ("containerd", containerd.CONFIG), "cri-o": ("crio", crio.CONFIG)}
@@ -177,9 +200,28 @@ class Node:
         """What bash says of a connection to this address or name, and port."""
         if not (address := self.look_up(target.rpartition(":")[0])):
             return "Invalid argument"
-        hosts = {each.state["address"] for each in self.world.nodes.values()}
+        hosts = {each.state["address"]: each for each in self.world.nodes.values()}
+        if address in hosts and not hosts[address].lets_in(self.state["address"], target.rpartition(":")[2]):
+            return {"firewalld": "No route to host", "ufw": "timeout"}[hosts[address].state["firewall"]]
         there = address in hosts or self.world.leads_to(target, self)
         return str(self.state["lost"].get(target, "Connection refused" if there else "timeout"))
+
+    def lets_in(self, source: str, port: str) -> bool:
+        """Whether the firewall here, as it was last loaded, lets a host reach a TCP port."""
+        rules = self.state["loaded"]
+        if self.state["firewall"] == "firewalld":
+            rules = re.sub(r"\s+", "", rules)
+            wanted = f'<portport="{port}"protocol="tcp"/><accept/>'
+            return f'<sourceaddress="{source}"/>{wanted}' in rules or f'<rulefamily="ipv4">{wanted}' in rules
+        if self.state["firewall"] == "ufw":
+            found = re.findall(rf"^-A ufw-before-input(?: -s (\S+))? -p tcp --dport {port} -j ACCEPT$", rules, re.M)
+            return any(not sources or source in sources.split(",") for sources in found)
+        return True
+
+    def rules(self) -> str:
+        """What the firewall here would load."""
+        paths = {"firewalld": FIREWALLD, "ufw": (UFW,), None: ()}[self.state["firewall"]]
+        return "".join(self.files[path]["text"] for path in paths if path in self.files)
 
     def balances_on(self) -> str | None:
         """The port of HAProxy here."""
@@ -194,7 +236,8 @@ class Node:
         return self.units[name]
 
     def has(self, program: str) -> bool:
-        return f"/usr/bin/{program}" in self.files or program in self.state["packages"]
+        own = program == "iptables-restore" and self.state["firewall"] == "ufw"
+        return own or f"/usr/bin/{program}" in self.files or program in self.state["packages"]
 
     def api(self) -> None:
         """Refuse unless the API server of this control plane answers kubectl."""
@@ -209,6 +252,8 @@ class Node:
             if not unit.get("active") or url.removeprefix("https://") not in re.findall(
                 r"listen (\S+) ssl;", unit["config"]
             ):
+                continue
+            if not node.lets_in(self.state["address"], url.rpartition(":")[2]):
                 continue
             allowed = re.findall(r"allow (\S+);", unit["config"])
             return node if unit["certificate"] in trusted and self.state["address"] in allowed else None
@@ -245,6 +290,16 @@ class Node:
                         if there and name == path and repository.rpartition("/")[2] in wanted:
                             self.state["images"][f"{registry}/{repository}:{tag}"] = f"sha256:{manifest}"
 
+    def readiness(self) -> dict[str, str]:
+        """The kubelet calls a node ready once it has a pod network: by a manifest, or by a file of its own."""
+        if self.world.cluster["applied"] or any(path.startswith("/etc/cni/net.d/") for path in self.files):
+            return {"type": "Ready", "status": "True", "message": "kubelet is posting ready status"}
+        words = (
+            "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network "
+            "plugin returns error: cni plugin not initialized"
+        )
+        return {"type": "Ready", "status": "False", "message": words}
+
     def refuse_unprepared(self, control_plane: bool, socket: str) -> None:
         """kubeadm's preflight, as far as earlier layers see to it. It pulls what is not loaded."""
         wanted = {"pause", "kube-proxy", "flannel", *(STATIC_PODS if control_plane else ())}
@@ -278,7 +333,11 @@ class Node:
             self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
         self.write(CONFIG, self.world.cluster["kubelet"])
         self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")
-        self.world.cluster["nodes"][self.name] = role
+        cluster = self.world.cluster
+        if self.name not in cluster["nodes"]:  # kube-controller-manager gives every Node that is made the next subnet
+            cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
+            cluster["made"] += 1
+        cluster["nodes"][self.name] = role
         self.start_kubelet()
 
     def start_kubelet(self) -> None:
@@ -346,7 +405,7 @@ class FakeNode(fake.FakeConnector):
                     groups["stdin"] = stdin
                 try:
                     for fault, words in node.state["faults"].items():
-                        if re.search(fault, text):
+                        if re.search(fault, f"{text}\n{stdin}"):
                             raise Refused(words)
                     ok, answer = True, function(node, **groups) or ""
                 except Refused as error:
@@ -409,7 +468,75 @@ def _(node: Node) -> str:
 
 @fact(Which, command="ANY_program")
 def _(node: Node, program: str) -> str:
-    return f"/usr/bin/{program}"
+    return "" if program == "sepolicy" else f"/usr/bin/{program}"
+
+
+@fact(SELinux)
+def _(node: Node) -> str:
+    return "1" if node.state["selinux"] else "none"
+
+
+def with_program(kind: type[Any], program: str, **arguments: Any) -> re.Pattern[str]:
+    """The command of a fact of pyinfra's that is asked only where there is a program."""
+    asked = kind().command(**arguments)
+    return like(f"if command -v {program} >/dev/null 2>&1; then ( {asked} ); else echo '{_MISSING_COMMAND_MARKER}'; fi")
+
+
+@command(with_program(SEBoolean, "getsebool", boolean="haproxy_connect_any"), "fact")
+def _(node: Node) -> str:
+    return f"haproxy_connect_any --> {'on' if 'haproxy_connect_any' in node.state['selinux'] else 'off'}"
+
+
+@command(with_program(SEPorts, "semanage"), "fact")
+def _(node: Node) -> str:
+    if not node.has(SEMANAGE):
+        return _MISSING_COMMAND_MARKER
+    own = [each.partition(" ")[2] for each in node.state["selinux"] if each.startswith("port ")]
+    return f"http_port_t                    tcp      {', '.join([*own, '80', '443', '8008-8009'])}"
+
+
+@command(with_program(FileContextMapping, "semanage", target=f"{NODE_DIRECTORY}(/.*)?"), "fact")
+def _(node: Node) -> str:
+    if not node.has(SEMANAGE):
+        return _MISSING_COMMAND_MARKER
+    row = f"{NODE_DIRECTORY}(/.*)?   all files   system_u:object_r:httpd_sys_content_t:s0"
+    return row if "mapping" in node.state["selinux"] else ""
+
+
+@fact(Mislabelled, paths=("ANY_paths",))
+def _(node: Node, paths: str) -> str:
+    return "\n".join(f"Would relabel {path} from bin_t to another_t" for path in mislabelled(node, paths))
+
+
+def mislabelled(node: Node, paths: str) -> list[str]:
+    """Files beneath these paths that are newer than their labels."""
+    beneath = [path for path in node.files if any(f"{path}/".startswith(f"{each}/") for each in shlex.split(paths))]
+    return [path for path in beneath if node.files[path]["changed"] > node.files[path].get("labelled", 0)]
+
+
+@command(r"restorecon -R (?P<paths>.+)")
+def _(node: Node, paths: str) -> None:
+    for path in mislabelled(node, paths):
+        node.files[path]["labelled"] = node.world.clock
+
+
+@command(r"setsebool -P (?P<name>\S+) on")
+def _(node: Node, name: str) -> None:
+    node.state["selinux"].append(name)
+
+
+@command(r"semanage port -a -t http_port_t -p tcp (?P<port>\d+)")
+def _(node: Node, port: str) -> None:
+    if not node.has(SEMANAGE) or f"port {port}" in node.state["selinux"]:
+        raise Refused(f"ValueError: Port tcp/{port} already defined")
+    node.state["selinux"].append(f"port {port}")
+
+
+@command(rf"semanage fcontext -a -t httpd_sys_content_t '{re.escape(NODE_DIRECTORY)}\(/\.\*\)\?'")
+def _(node: Node) -> None:
+    if not node.has(SEMANAGE):
+        raise Refused("sh: 1: semanage: not found")
+    node.state["selinux"].append("mapping")
 
 
 @fact(TmpDir)
@@ -429,7 +556,8 @@ def _(node: Node) -> str:
     links = [{"ifname": "eth0", "address": node.mac, "mtu": node.state["mtu"], "addr_info": [address]}]
     machine = {
         "hostname": node.state["hostname"], "cpus": node.state["cpus"], "memory": 4096, "kernel": "6.1.0-31-amd64",
-        "machine": "x86_64", "os_id": "debian", "os_version": "12", "machine_id": f"machine-{node.name}",
+        "machine": "x86_64", "os_id": node.state["os"].rpartition("-")[0],
+        "os_version": node.state["os"].rpartition("-")[2], "machine_id": f"machine-{node.name}",
         "systemd": "yes", "disk": 51200, "addr": json.dumps(links),
     }  # fmt: skip
     return "\n".join(f"{key} {value}" for key, value in machine.items())
@@ -463,6 +591,14 @@ def _(node: Node, path: str, address: str) -> str:
     if not node.has("openssl") or f"for {address} " not in file["text"]:
         return "other"
     return f"{'ending' if file.get('ending') else 'valid'}\nnotAfter=Nov 23 01:02:03 2036 GMT"
+
+
+@fact(Packages, names=("ANY_names",), format="rpm")
+def _(node: Node, names: str) -> str:
+    there = {name: node.state["packages"].get(name) for name in shlex.split(names)}
+    found = [f"{name} 0:{each['version']} rpm installed" for name, each in there.items() if each]
+    found += [f"{name}-0:{each['version']}.*" for name, each in there.items() if each and each["held"]]
+    return "\n".join([*found, *(f"no package provides {name}" for name, each in there.items() if not each)])
 
 
 @fact(Packages, names=("ANY_names",))
@@ -656,7 +792,28 @@ def _(node: Node) -> str:
 
 @fact(Surroundings)
 def _(node: Node) -> str:
-    return "config" if "/etc/containerd/config.toml" in node.files else ""
+    lines = ["config"] if "/etc/containerd/config.toml" in node.files else []
+    if firewall := node.state["firewall"]:
+        lines.append(f"firewall {firewall}")
+    if node.state["selinux"]:
+        lines.append("selinux 1")
+    if node.active("NetworkManager.service") and UNMANAGED not in node.files:
+        lines.append("networkmanager")
+    return "\n".join(lines)
+
+
+@fact(Firewall)
+def _(node: Node) -> str:
+    if not (firewall := node.state["firewall"]):
+        return ""
+    lines = [f"active {firewall}", *([f"version {node.state['firewalld']}"] if firewall == "firewalld" else [])]
+    return "\n".join([*lines, *([] if node.rules() == node.state["loaded"] else [f"stale {firewall}"])])
+
+
+@command(RELOAD["firewalld"])
+@command(RELOAD["ufw"])
+def _(node: Node) -> None:
+    node.state["loaded"] = node.rules()
 
 
 @fact(Time)
@@ -723,12 +880,42 @@ def _(node: Node) -> str:
     return "\n".join(f"token {token.split('.')[0]}" for token in node.world.cluster["tokens"])
 
 
+@fact(PodSubnets)
+def _(node: Node) -> str:
+    try:
+        node.api()
+    except Refused:
+        return ""
+    nodes = {name: node.world.nodes[name].state["address"] for name in node.world.cluster["nodes"]}
+    rows = [f"{name} {address} {node.world.cluster['subnets'][name]}" for name, address in nodes.items()]
+    return "\n".join([*rows, "answered"])
+
+
+@fact(PodNetwork, script="ANY_script", protocol=bridge.PROTOCOL, chain=bridge.CHAIN)
+def _(node: Node, script: str) -> str:
+    if script not in node.files:
+        return ""
+    routes = [f"route {subnet} via {hop} dev eth0" for subnet, hop in node.state["routes"].items()]
+    return "\n".join(["written", *routes, *(f"rule {rule}" for rule in node.state["rules"])])
+
+
 @fact(Manifest, path="ANY_path")
 @fact(Manifest, path="ANY_path", context="ANY_context")
 def _(node: Node, path: str, context: str = "") -> str:
     if path not in node.files or (context and context not in node.files):
         return "absent"
     return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
+
+
+@fact(Objects, path="ANY_path")
+def _(node: Node, path: str) -> str:
+    """The operator adds to what it is given: all that it takes when nothing is said."""
+    if path not in node.files or node.world.cluster["applied"].get(path) != node.sha256(path):
+        return ""
+    (document,) = yaml.safe_load_all(node.files[path]["text"])
+    document["spec"] |= {"variant": "Calico"}
+    document["spec"]["calicoNetwork"]["ipPools"][0] |= {"blockSize": 26, "allowedUses": ["Workload", "Tunnel"]}
+    return json.dumps(document)
 
 
 @fact(Addons, directory="ANY_directory")
@@ -781,13 +968,13 @@ def _(node: Node, path: str, stdin: str) -> None:
     node.write(path, json.dumps(pieces))
 
 
-@command(r"umask 022; mkdir -p .* tar -x --no-same-owner -f (?P<uploaded>\S+) .* sha256sum --quiet -c - .*")
+@command(r"umask 022; mkdir -p .* tar -x --no-same-owner -f (?P<uploaded>\S+) .*")
 def _(node: Node, uploaded: str, stdin: str) -> None:
     pieces = json.loads(node.files.pop(uploaded)["text"])
     for line in stdin.splitlines():
         digest, path = line.split("  ")
         if hashlib.sha256(pieces[path].encode()).hexdigest() != digest:
-            raise Refused(f"{path}: FAILED\nsha256sum: WARNING: 1 computed checksum did NOT match")
+            raise Refused(f"{line}\nThese pieces are not as bundle.lock says. Run again to carry them anew.")
     for path, text in pieces.items():
         node.write(f"{NODE_DIRECTORY}/{path}", text)
 
@@ -863,19 +1050,43 @@ def _(node: Node, directory: str, name: str, mode: str, user: str, group: str, s
 
 @command(r"mkdir -p .* set -- apt-get .* install .*--allow-change-held-packages (?P<names>.+) >/dev/null")
 def _(node: Node, names: str) -> None:
-    repository = f"{NODE_DIRECTORY}/packages/debian-12/"
+    repository = f"{NODE_DIRECTORY}/packages/{node.state['os']}/"
     for name, version in (each.split("=") for each in shlex.split(names)):
         if f"{repository}{name}_{version}_amd64.deb" not in node.files:
             raise Refused(f"E: Version '{version}' for '{name}' was not found")
-        node.state["packages"][name] = {"version": version, "held": False}
-        unit, runs, path = BRINGS.get(name, (None, False, None))
-        if unit and unit not in node.units:
-            masked = unit in node.state["masked"]
-            runs = runs and not masked
-            node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
-            node.units[unit]["config"] = ""
-        if path and path not in node.files:
-            node.write(path, "# the distribution's own\n")
+        bring(node, "deb", name, version)
+
+
+DNF = r"rm -rf .* baseurl=file://(?P<repository>\S+)/packages/(?P<release>\S+) .* set -- dnf .* "
+
+
+@command(DNF + r'&& "\$@" --noplugins install (?P<names>.+) >/dev/null')
+def _(node: Node, repository: str, release: str, names: str) -> None:
+    for name, version, number in (each.rsplit("-", 2) for each in shlex.split(names)):
+        if f"{repository}/packages/{release}/{name}-{version}-{number}.x86_64.rpm" not in node.files:
+            raise Refused(f"Error: Unable to find a match: {name}-{version}-{number}")
+        bring(node, "rpm", name, f"{version}-{number}")
+
+
+@command(DNF + r'&& "\$@" .* versionlock delete .* && "\$@" .* versionlock add (?P<names>.+) >/dev/null')
+def _(node: Node, repository: str, release: str, names: str) -> None:
+    if not node.has(VERSIONLOCK):
+        raise Refused("No such command: versionlock.")
+    for name in shlex.split(names):
+        node.state["packages"][name]["held"] = True
+
+
+def bring(node: Node, format: str, name: str, version: str) -> None:
+    """Have a package, and what it brings along."""
+    node.state["packages"][name] = {"version": version, "held": False}
+    unit, runs, path = BRINGS[format].get(name, (None, False, None))
+    if unit and unit not in node.units:
+        masked = unit in node.state["masked"]
+        runs = runs and not masked
+        node.units[unit] = {"active": runs, "enabled": not masked, "since": node.world.clock if runs else ""}
+        node.units[unit]["config"] = ""
+    if path and path not in node.files:
+        node.write(path, "# the distribution's own\n")
 
 
 @command(r"apt-mark hold (?P<names>.+) >/dev/null")
@@ -904,8 +1115,26 @@ def _(node: Node, unit: str) -> None:
     node.unit(unit)["enabled"] = True
 
 
+@command(r"timeout \d+ systemctl reload-or-restart (?P<unit>NetworkManager.service) \|\| .*")
+def _(node: Node, unit: str) -> None:
+    node.units[unit]["unmanaged"] = UNMANAGED in node.files
+
+
+def refuse_by_selinux(node: Node, unit: str) -> None:
+    """What an enforcing SELinux would not let a unit do."""
+    checks = {
+        "haproxy.service": "haproxy_connect_any" in node.state["selinux"],
+        SERVER: not mislabelled(node, NODE_DIRECTORY) and {"port 5443", "mapping"} <= set(node.state["selinux"]),
+        "keepalived.service": not mislabelled(node, "/usr/libexec/keepalived/check-api"),
+        "containerd.service": not mislabelled(node, "/usr/bin/containerd"),
+    }
+    if node.state["selinux"] and not checks.get(unit, True):
+        raise Refused(f"Job for {unit} failed: Permission denied")
+
+
 @command(r"timeout \d+ systemctl restart (?P<unit>\S+) \|\| .*")
 def _(node: Node, unit: str) -> None:
+    refuse_by_selinux(node, unit)
     program, files = NEEDS.get(unit, (None, []))
     for path in files:
         if path not in node.files:
@@ -920,6 +1149,23 @@ def _(node: Node, unit: str) -> None:
     if unit == SERVER:
         served = {"config": NGINX, "certificate": bundle_server.CERTIFICATE}
         node.unit(unit).update({what: node.files[path]["text"] for what, path in served.items()})
+
+    if unit == bridge.UNIT:
+        run_script(node, node.files[bridge.SCRIPT])
+
+
+def run_script(node: Node, script: dict[str, Any]) -> None:
+    """What the script of the network of bridges does; it needs iptables, and next hops in this network."""
+    if script["mode"] != "755" or not node.has("kubelet"):
+        raise Refused(f"{bridge.SCRIPT}: Permission denied")
+    node.state["routes"] = dict(re.findall(r"^ip -4 route replace (\S+) via (\S+) proto 148$", script["text"], re.M))
+    for hop in node.state["routes"].values():
+        if hop == node.state["address"] or hop not in {each.state["address"] for each in node.world.nodes.values()}:
+            raise Refused("Error: Nexthop has invalid gateway.")
+    tables = re.findall(r"^\*(\w+)$(.*?)^COMMIT$", script["text"], re.M | re.DOTALL)
+    within = [f"{table} {line}" for table, text in tables for line in re.findall(r"^-A .*$", text, re.M)]
+    into = re.findall(r"^    iptables --wait 10 -t (\w+ -A .*)$", script["text"], re.M)
+    node.state["rules"] = [*into, *within]
 
 
 # The machine beneath
@@ -1059,9 +1305,9 @@ def _(node: Node) -> None:
     node.unit("kubelet.service")["active"] = False
 
 
-@command("rm -rf /etc/cni/net.d/10-flannel.conflist")
-def _(node: Node) -> None:
-    pass
+@command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))})")
+def _(node: Node, name: str) -> None:
+    node.files.pop(f"/etc/cni/net.d/{name}", None)
 
 
 @command(r".* member list.* member remove .* delete node (?P<name>\S+) .*")
@@ -1145,23 +1391,28 @@ def _(node: Node, names: str) -> None:
         owner.write(CERTIFICATE, f"signed by the cluster's CA for {owner.name}\n", "600")
 
 
-@command(rf"{kubernetes.KUBECTL} rollout status --timeout=\d+s .* \|\| .*", "read")
+@command(rf"{kubernetes.KUBECTL} (rollout status|wait) .* --timeout=\d+s \|\| .*", "read")
 def _(node: Node) -> None:
     node.api()
+
+
+@command(rf"for i in .*; do {kubernetes.KUBECTL} get (?P<what>\S+) >/dev/null .*; exit 1", "read")
+def _(node: Node, what: str) -> None:
+    node.api()
+    if f"{KUBERNETES}/addons/tigera-operator.yaml" not in node.world.cluster["applied"]:
+        raise Refused(f"the server doesn't have a resource type {what!r}")
 
 
 @command(like(f"{verify.KUBECTL} get nodes -o json"), "read")
 def get_nodes(node: Node) -> str:
     node.api()
-    # The kubelet calls a node ready once it has a pod network.
-    ready = {"type": "Ready", "status": "True" if node.world.cluster["applied"] else "False"}
     items = [
         {
             "metadata": {
                 "name": name,
                 "labels": {"node-role.kubernetes.io/control-plane": ""} if role == "control-plane" else {},
             },
-            "status": {"conditions": [ready]},
+            "status": {"conditions": [node.world.nodes[name].readiness()]},
         }
         for name, role in node.world.cluster["nodes"].items()
     ]

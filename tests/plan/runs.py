@@ -9,14 +9,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bundle.rpms import VERSIONLOCK
+from cluster import families
 from cluster.lock import File, Image, Lock, Package
+from facts.firewall import RULES as UFW
 
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).parent / "pyinfra"
@@ -48,6 +51,13 @@ PACKAGES = {
     "mirror": ("nginx", "openssl"),
     "time": ("chrony",),
 }
+RPMS = {
+    "base": ("conntrack-tools", "container-selinux", "curl", "openssl"),
+    "runtime": (),
+    "load_balancer": ("curl", "haproxy", "keepalived"),
+    "mirror": ("nginx", "openssl", "policycoreutils-python-utils"),
+    "time": ("chrony",),
+}
 
 
 # What a bundle has in place of the distribution's runtime: its component and version, programs, packages.
@@ -61,12 +71,22 @@ RUNTIMES: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
 def make_bundle(
     directory: Path,
     runtime: str = "package",
-    more: tuple[str, ...] = (),
+    releases: Sequence[str] = ("debian-12",),
+    more: Sequence[str] = (),
+    added: Mapping[str, str] | None = None,
     addons: Mapping[str, tuple[str, str]] | None = None,
 ) -> Path:
-    """A bundle of a few bytes per piece; `more` images, and `addons` of the site's own: name -> namespace, manifest."""
+    """A bundle of a few bytes per piece, with `more` images, by their whole names, files that were `added`, and
+    `addons` of the site's own: name -> namespace, manifest."""
     components, programs, own = RUNTIMES[runtime]
-    sets = PACKAGES | {"runtime": own}
+    known = {name: families.of(name) for name in releases}
+    formats = {name: family.format if family else "deb" for name, family in known.items()}
+    sets = {
+        name: PACKAGES | {"runtime": own}
+        if format == "deb"
+        else RPMS | {"runtime": () if runtime == "package" else own}
+        for name, format in formats.items()
+    }
     files: list[File] = []
 
     def piece(path: str, text: str) -> str:
@@ -82,21 +102,29 @@ def make_bundle(
         return f"sha256:{digest}"
 
     images = []
-    for name in (*(f"registry.k8s.io/{name}" for name in IMAGES), "ghcr.io/flannel-io/flannel", "e2e/agnhost", *more):
+    names = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
+    for name in (*names, *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
-        images.append(Image(name=f"{name}:1", digest=manifest, size=9, blobs=(manifest, layer)))
+        images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
+    for path, text in (added or {}).items():
+        piece(f"files/{path}", text)
     for path in (*PROGRAMS, *programs):
         piece(path, path)
     for name, (_, text) in (addons or {}).items():
         piece(f"addons/{name}.yaml", text)
     packages = []
-    for name in sorted({name for each in sets.values() for name in each}):
-        path = f"packages/debian-12/{name}_2.0_amd64.deb"
-        piece(path, name)
-        packages.append(Package(name=name, version="2.0", architecture="amd64", release="debian-12", file=path))
+    for release, format in formats.items():
+        extra = (VERSIONLOCK,) if format == "rpm" else ()
+        for name in sorted({*extra, *(name for each in sets[release].values() for name in each)}):
+            version, file = (
+                ("2.0", f"{name}_2.0_amd64.deb") if format == "deb" else ("2.0-1", f"{name}-2.0-1.x86_64.rpm")
+            )
+            path = f"packages/{release}/{file}"
+            piece(path, f"{name} of {release}")
+            packages.append(Package(name=name, version=version, architecture="amd64", release=release, file=path))
     lock = Lock(
         format=2, platform="linux/amd64", kubernetes_version=VERSION, components=components, images=tuple(images),
-        packages=tuple(packages), package_sets={"debian-12": sets}, files=tuple(files),
+        packages=tuple(packages), package_sets=sets, files=tuple(files),
         addons={name: namespace for name, (namespace, _) in (addons or {}).items()},
     )  # fmt: skip
     (directory / "bundle.lock").write_text(lock.model_dump_json())
@@ -108,8 +136,10 @@ def machine(address: str) -> dict[str, Any]:
     return {
         "address": address, "hostname": "debian", "cpus": 2, "swap": ["/dev/vda2"],
         "fstab": ["/dev/vda2 none swap sw 0 0"], "modules": {"overlay": "available", "br_netfilter": "available"},
+        "os": "debian-12", "firewall": None, "firewalld": "1.3.3", "loaded": "", "selinux": [],
         "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
         "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
+        "routes": {}, "rules": [],
     }  # fmt: skip
 
 
@@ -165,12 +195,12 @@ class Site:
 
     directory: Path
 
-    def run(self, *flags: str, answers: str = "") -> Run:
-        """`pyinfra inventory.py deploys/cluster.py` with these flags, its prompts answered by these lines."""
+    def run(self, *flags: str, answers: str = "", layer: str = "cluster") -> Run:
+        """`pyinfra inventory.py deploys/cluster.py`, or another layer, with these flags; lines answer its prompts."""
         log = self.directory / "log.jsonl"
         log.write_text("")
         done = subprocess.run(
-            [PYINFRA, self.directory / "inventory.py", "deploys/cluster.py", *flags],
+            [PYINFRA, self.directory / "inventory.py", f"deploys/{layer}.py", *flags],
             cwd=ROOT, env={**os.environ, "PYINFRA_PROGRESS": "off"}, input=answers, capture_output=True, text=True,
             timeout=120, check=False,
         )  # fmt: skip
@@ -188,7 +218,7 @@ class Site:
         path.write_text(json.dumps(found))
 
     def break_command(self, host: str, command: str, words: str) -> Site:
-        """From now on the commands of this host that match fail with these words."""
+        """From now on the commands of this host that match, with their standard input, fail with these words."""
         with self.state() as state:
             state["nodes"][host]["faults"] = {command: words}
         return self
@@ -211,9 +241,14 @@ def make_site(
     groups: Groups = GROUPS,
     own: Mapping[str, object] | None = None,
     site: str = "",
+    systems: Mapping[str, str] | None = None,
+    firewalls: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Site:
-    """Bare machines; `settings` are laid over those of a site that works, `own` are those of one host."""
+    """Bare machines, of Debian 12 unless `systems` has another by host; `firewalls` are active on hosts.
+
+    `settings` are laid over those of a site that works, `own` are those of one host.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     working = {
         "bundle_dir": str(bundle), "cluster_name": "test", "kubernetes_version": VERSION, "vip": VIP,
@@ -227,9 +262,19 @@ def make_site(
         )
         lines.append(f"{group} = [{hosts}]\n")
     (directory / "inventory.py").write_text("".join(lines))
-    nodes = {name: machine(address) for members in groups.values() for name, address in members.items()}
+    nodes = {
+        name: machine(address) | {"os": (systems or {}).get(name, "debian-12")}
+        for members in groups.values()
+        for name, address in members.items()
+    }
+    for name, firewall in (firewalls or {}).items():
+        nodes[name]["firewall"] = firewall
+        if firewall == "ufw":
+            text = (ROOT / "tests/data/before.rules.ufw-0.36.2.txt").read_text()
+            nodes[name]["files"] = {UFW: {"text": text, "mode": "640", "owner": "root:root", "changed": 0}}
     # `site`: the endpoint at which the site itself balances.
     cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
+    cluster |= {"subnets": {}, "made": 0}  # pods' subnets by node, and how many were ever given
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)
 

@@ -21,7 +21,7 @@ ADDONS = ("coredns", "metrics-server", "local-path", "shop")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with the images of every offered add-on, and an add-on of the site's own."""
-    images = tuple(repository for each in OFFERED.values() for repository in each.images.values())
+    images = tuple(f"{repository}:1" for each in OFFERED.values() for repository in each.images.values())
     return make_bundle(tmp_path_factory.mktemp("whole"), more=images, addons={"shop": ("shop", SHOP)})
 
 
@@ -144,3 +144,12 @@ def test_an_add_on_that_the_bundle_has_not_is_refused_before_anything_is_changed
     words = " ".join(run.words.split())
     assert "addons: local-path needs docker.io/rancher/local-path-provisioner, docker.io/library/busybox" in words
     assert "addons: there is no shop: neither" in words
+
+
+def test_addons_are_not_waited_for_before_there_is_a_network(bundle: Path, tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", bundle, cni="none")
+    plan, run = site.run("--dry", "--json"), site.run("-y")
+    assert run.code == 0, run.words
+    assert run.made == plan.planned >= {(FIRST, "Add-ons | Apply coredns")}
+    assert run.like("get --ignore-not-found -o json", "read") == []
+    assert site.run("--dry", "--json").planned == set()

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from runs import GROUPS, Run, Site, make_site, together
+from runs import GROUPS, Deployed, Run, Site, make_site, together
 
 NODES = {*GROUPS["control_plane"], *GROUPS["worker"]}
 ALL = {*NODES, *GROUPS["load_balancer"]}
@@ -69,10 +69,29 @@ def test_hosts_that_the_settings_name_serve_the_bundle_and_no_others(
     run = runs[way].result()
     first, *others = servers
     carried, fetched = run.like("upload /", "change"), run.like("apt-helper", "change")
-    assert [each["host"] for each in carried] == [first]
+    assert {each["host"] for each in carried} == {first}
     assert [each["host"] for each in fetched][: len(others)] == others
     assert {each["host"] for each in fetched} == ALL - {first}
     started = run.like("systemctl restart bundle-server.service", "change")
     assert [each["host"] for each in started] == servers
     with sites[way].state() as state:
         assert {name for name, node in state["nodes"].items() if "nginx" in node["packages"]} == set(servers)
+
+
+def test_hosts_that_have_their_turns_one_after_another_all_get_the_bundle(site: Site, deployed: Deployed) -> None:
+    run = site.run("-y", "--parallel", "1")
+    assert run.code == 0, run.words[-3000:]
+    assert run.made == deployed.run.made
+
+
+def test_one_host_alone_gets_what_it_lacks_from_servers_that_have_it(deployed: Deployed, tmp_path: Path) -> None:
+    site = deployed.site.copy(tmp_path / "site")
+    with site.state() as state:
+        files = state["nodes"]["w1"]["files"]
+        for path in [each for each in files if each.startswith("/var/lib/pyinfra-kubeadm/bundle/")]:
+            del files[path]
+    plan, run = site.run("--dry", "--json", "--limit", "w1"), site.run("-y", "--limit", "w1")
+    assert run.code == 0, run.words[-3000:]
+    assert run.made == plan.planned != set()
+    assert {each["host"] for each in run.changes} == {"w1"}
+    assert site.run("--dry", "--json").planned == set()

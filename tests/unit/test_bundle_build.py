@@ -187,8 +187,8 @@ def test_replacements_by_directories_become_published_versions() -> None:
 
 
 def test_a_build_is_by_the_go_at_hand_or_by_the_release_that_is_asked_for(tmp_path: Path) -> None:
-    module = Module(module="x", version="v1.0.0", packages={})
-    environments = [gobuild._environment("linux/arm64", tmp_path, module, exact) for exact in ("", "1.16.15")]
+    modules = [Module(module="x", version="v1.0.0", packages={}, go=go) for go in (None, "1.16.15")]
+    environments = [gobuild._environment("linux/arm64", tmp_path, module) for module in modules]
     assert [each["GOTOOLCHAIN"] for each in environments] == ["local", "go1.16.15"]
     assert {(each["GOOS"], each["GOARCH"], each["CGO_ENABLED"]) for each in environments} == {("linux", "arm64", "0")}
 
@@ -207,11 +207,65 @@ def test_versions_are_compared_by_their_first_two_numbers(text: str, numbers: li
     assert gobuild._numbers(text) == numbers
 
 
-def test_a_toolchain_says_which_release_it_is(tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    go.write_text('#!/bin/sh\ntest "$*" = "env GOVERSION" && echo go1.26.6\n')
-    go.chmod(0o755)
-    assert gobuild.release(go) == "go1.26.6"
+# Stands for the go command: says what it is called with, and by which release of Go that would be done.
+GO = """\
+#!/bin/sh
+echo "$GOTOOLCHAIN $*" >> "{said}"
+case "$*" in
+    "env GOVERSION") test "$GOTOOLCHAIN" = local && echo go1.26.6 || echo "$GOTOOLCHAIN" ;;
+    "mod download -json example.org/tool@v1.0.0") echo '{{"Dir": "/tool"}}' ;;
+    "mod edit -json /tool/go.mod") echo '{{"Go": "1.16"}}' ;;
+    "mod tidy -e" | "list -deps "*) ;;
+    "build "*) for word; do test "$last" = -o && echo tool > "$word"; last=$word; done ;;
+    *) exit 1 ;;
+esac
+"""
+TOOL = Module(module="example.org/tool", version="v1.0.0", packages={"tool": "example.org/tool"})
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Path:
+    (tmp_path / "go").write_text(GO.format(said=tmp_path / "said"))
+    (tmp_path / "go").chmod(0o755)
+    return tmp_path / "go"
+
+
+@pytest.mark.parametrize(("named", "release"), [(None, "go1.26.6"), ("1.16.15", "go1.16.15")])
+def test_a_toolchain_says_which_release_it_is(go: Path, named: str | None, release: str) -> None:
+    assert gobuild.release(go, TOOL.model_copy(update={"go": named})) == release
+
+
+@pytest.mark.parametrize(
+    ("named", "toolchain", "flag"),
+    [(None, "local", True), ("1.18.10", "go1.18.10", True), ("1.16.15", "go1.16.15", False)],
+)
+def test_a_module_is_built_by_the_release_that_it_names(
+    kept: Path, go: Path, named: str | None, toolchain: str, flag: bool
+) -> None:
+    made = gobuild.build(go, "tool", TOOL.model_copy(update={"go": named}), "linux/amd64")
+    assert [path.name for path in made.iterdir()] == ["tool"]
+    said = go.with_name("said").read_text().splitlines()
+    for step in ("mod tidy", "list -deps", "build -v -trimpath"):
+        assert [line.partition(" ")[0] for line in said if f" {step}" in line] == [toolchain], step
+    assert ["-buildvcs=false" in line for line in said if " build -v" in line] == [flag]
+
+
+def test_what_the_cache_knows_a_program_by_is_what_builds_it(
+    kept: Path, go: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fields that are not set are no part of it: programs that were built before such a field came are found."""
+    recipes: list[object] = []
+    monkeypatch.setattr(cache, "directory", lambda kind, recipe, make: recipes.append(recipe))
+    for change in ({}, {"go": "1.16.15"}):
+        gobuild.build(go, "tool", TOOL.model_copy(update=change), "linux/amd64")
+    plain = {
+        "module": "example.org/tool", "version": "v1.0.0", "packages": {"tool": "example.org/tool"},
+        "stamp": {}, "cgo": False, "require": {},
+    }  # fmt: skip
+    assert recipes == [
+        [plain, "linux/amd64", "go1.26.6"],
+        [{**plain, "go": "1.16.15"}, "linux/amd64", "go1.16.15"],
+    ]
 
 
 def test_a_command_that_fails_says_what_and_in_whose_words(tmp_path: Path) -> None:

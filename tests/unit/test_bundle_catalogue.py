@@ -56,9 +56,9 @@ def test_images_of_the_sites_come_to_those_of_the_catalogue(tmp_path: Path) -> N
 
 
 def test_the_release_of_kubernetes_is_that_of_its_component(tmp_path: Path) -> None:
-    made = loaded(tmp_path, "kubernetes_version: v1.35.6\n")
-    assert (made.kubernetes_version, made.components["kubernetes"].version) == ("v1.35.6", "v1.35.6")
-    assert {module.version for module in made.components["kubernetes"].build} == {"v1.35.6"}
+    made = loaded(tmp_path, "kubernetes_version: v1.36.1\n")
+    assert (made.kubernetes_version, made.components["kubernetes"].version) == ("v1.36.1", "v1.36.1")
+    assert {module.version for module in made.components["kubernetes"].build} == {"v1.36.1"}
     assert made.components["kubernetes"].download == catalogue.load().components["kubernetes"].download
     assert made.components["etcd"] == catalogue.load().components["etcd"]
 

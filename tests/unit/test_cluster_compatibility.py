@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cluster.compatibility import Limit, Minor, kubeadm_api, load, markdown, parse, refusals, warnings
+from cluster.compatibility import Limit, Minor, kubeadm_api, load, markdown, mode_refusal, parse, refusals, warnings
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/compatibility.md"
 MINORS = [f"1.{minor}" for minor in range(20, 37)]
@@ -352,6 +352,17 @@ def test_cgroup_v1_must_be_asked_for_from_1_35_on() -> None:
 
 def test_docker_goes_with_the_kubelet_up_to_1_23() -> None:
     assert [minor for minor, row in load().minors.items() if row.dockershim] == ["1.20", "1.21", "1.22", "1.23"]
+
+
+def test_kube_proxy_has_nftables_without_a_gate_from_1_31_on() -> None:
+    modes = {minor: row.kube_proxy_modes for minor, row in load().minors.items()}
+    assert [minor for minor, each in modes.items() if "nftables" in each] == MINORS[MINORS.index("1.31") :]
+    assert all({"iptables", "ipvs"} <= set(each) for each in modes.values())
+    assert mode_refusal("v1.31.0", "nftables") == mode_refusal("v1.36.2", "ipvs") == mode_refusal("v1.99.0", "x") == ""
+    assert mode_refusal("v1.30.14", "nftables") == (
+        "kube-proxy of Kubernetes 1.30 has no mode nftables without a feature gate; take iptables or ipvs, or "
+        "Kubernetes 1.31 or later."
+    )
 
 
 def test_the_document_is_of_this_matrix() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bundle import releases
+from bundle import versions
 from cluster import compatibility, fields, owned
 from cluster.compatibility import parse
 
@@ -36,12 +36,12 @@ def test_no_field_is_two_things_in_one_minor() -> None:
 
 
 def test_fields_are_known_of_the_minors_of_the_matrix_and_of_the_releases() -> None:
-    assert list(releases.load()) == MINORS
-    for minor, release in releases.load().items():
-        assert release.version.startswith(f"v{minor}.")
-        assert all(version.startswith(f"v0.{minor[2:]}.") for version in release.require.values())
-    assert releases.load()["1.31"].module("k8s.io/kube-proxy") == "v0.31.11"
-    assert releases.load()["1.31"].module("k8s.io/kubelet") == "v0.31.14"
+    assert list(versions.load().minors) == MINORS
+    for minor, row in versions.load().minors.items():
+        assert row.kubernetes.startswith(f"v{minor}.")
+        assert all(version.startswith(f"v0.{minor[2:]}.") for version in row.require.values())
+    assert versions.load().minors["1.31"].module("k8s.io/kube-proxy") == "v0.31.11"
+    assert versions.load().minors["1.31"].module("k8s.io/kubelet") == "v0.31.14"
 
 
 # As the release notes and the reference of Kubernetes have them.

@@ -100,7 +100,7 @@ def test_own_configuration_is_laid_over_key_by_key() -> None:
     own = {"failCgroupV1": False, "imageGCLowThresholdPercent": 90, "evictionHard": {"memory.available": "100Mi"}}
     document = init(kubelet_config=own)["KubeletConfiguration"]
     assert document == {**init()["KubeletConfiguration"], **own}
-    proxy = init(kube_proxy_config={"mode": "nftables", "conntrack": {"min": 0}})["KubeProxyConfiguration"]
+    proxy = init(kube_proxy_mode="nftables", kube_proxy_config={"conntrack": {"min": 0}})["KubeProxyConfiguration"]
     assert (proxy["mode"], proxy["conntrack"]) == ("nftables", {"min": 0})
     cluster = init(cluster_configuration={"etcd": {"local": {"serverCertSANs": ("etcd",)}}})["ClusterConfiguration"]
     assert cluster["etcd"] == {"local": {"dataDir": "/var/lib/etcd", "serverCertSANs": ["etcd"]}}

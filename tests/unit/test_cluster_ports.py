@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import Any
 
+import pytest
+
 from cluster.ports import Rule, listening, load, markdown, needed, ways
 from cluster.settings import NAMES, Settings
 from cluster.settings import load as settings_of
@@ -32,7 +34,9 @@ def test_the_table_names_roles_settings_and_values_that_there_are() -> None:
         assert {rule.to, *rule.sources} <= ROLES | OUTSIDE
         assert set(rule.when) <= set(NAMES)
         text = str(rule.port or "")
-        assert rule.protocol == "vrrp" or text in NAMES or all(each.isdigit() for each in text.split("-"))
+        assert (
+            rule.protocol in ("vrrp", "ipip", "any") or text in NAMES or all(each.isdigit() for each in text.split("-"))
+        )
 
 
 def test_hosts_must_reach_what_their_roles_need() -> None:
@@ -54,6 +58,11 @@ def test_the_bundle_is_asked_for_where_it_is_served() -> None:
     assert reached(W1, CP1, bundle_servers=["cp1"]) == [5443, 6443]
 
 
+def test_what_an_addon_asks_is_reached_where_it_is_wanted() -> None:
+    assert reached(W1, CP1) == [6443]
+    assert reached(W1, CP1, addons=("coredns", "metrics-server")) == [6443, 10250]
+
+
 def test_a_host_needs_the_ports_of_its_own_programs() -> None:
     assert {port: rule.process for port, rule in listening(LB1, TOPOLOGY, settings()).items()} == {
         5443: "nginx",
@@ -68,8 +77,27 @@ def test_packets_of_pods_need_their_port_only_where_they_are_wrapped() -> None:
         return {rule.port for rule in found if rule.protocol == "udp"}
 
     assert udp(needed(settings())) == {8472}
-    assert udp(needed(settings(flannel_backend="host-gw"))) == set()
+    assert udp(needed(settings(flannel_backend="host-gw"))) == udp(needed(settings(cni="bridge"))) == set()
+    assert len([rule for rule in needed(settings(cni="bridge")) if rule.protocol == "any"]) == 2
     assert udp(needed(settings(time_sync="chrony", ntp_servers=["10.0.0.1"]))) == {8472, 123}
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ({"calico_encapsulation": "vxlan"}, {("udp", 4789), ("tcp", 5473)}),
+        ({"calico_encapsulation": "ipip"}, {("ipip", None), ("tcp", 179), ("tcp", 5473)}),
+        ({"calico_encapsulation": "bgp"}, {("any", None), ("tcp", 179), ("tcp", 5473)}),
+        ({"calico_installation": "manifest"}, {("udp", 4789)}),
+    ],
+)
+def test_calico_needs_ports_by_its_encapsulation_and_typha_by_its_operator(
+    own: dict[str, Any], wanted: set[tuple[str, int | None]]
+) -> None:
+    others = needed(settings(cni="none"))
+    mine = [rule for rule in needed(settings(cni="calico", **own)) if rule not in others]
+    assert {(rule.protocol, rule.port) for rule in mine} == wanted
+    assert {rule.to for rule in mine} == {"control_plane", "worker"}
 
 
 def test_the_document_says_what_cannot_be_tried() -> None:

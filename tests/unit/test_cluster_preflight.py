@@ -12,7 +12,7 @@ import pytest
 from harness import answer, recorded
 
 from cluster.findings import Finding, checks
-from cluster.lock import File, Image, Lock
+from cluster.lock import File, Image, Lock, Package
 from cluster.pieces import NODE_DIRECTORY
 from cluster.ports import listening, ways
 from cluster.preflight import judge, kernel, leftovers
@@ -50,8 +50,16 @@ LOCK = Lock(
     kubernetes_version="v1.36.2",
     components={},
     images=(Image(name="k/pause:1", digest=f"sha256:{'a' * 64}", size=1, blobs=(f"sha256:{'a' * 64}",)),),
-    packages=(),
-    package_sets={"debian-12": {}},
+    packages=(
+        Package(
+            name="containerd",
+            version="1.6.20~ds1-1",
+            architecture="amd64",
+            release="debian-12",
+            file="packages/debian-12/containerd.deb",
+        ),
+    ),
+    package_sets={"debian-12": dict.fromkeys(("base", "runtime", "load_balancer", "mirror", "time"), ())},
     files=(FILE,),
 )
 PATHS = ("/", "/var/lib", NODE_DIRECTORY, "/var/lib/containerd")
@@ -84,7 +92,6 @@ def well() -> Seen:
         settings=dict.fromkeys(NAMES, settings),
         topology=TOPOLOGY,
         lock=LOCK,
-        release="debian-12",
         asked=TOPOLOGY.nodes,
         hardware={node.name: machine(node) for node in TOPOLOGY.nodes},
         file_systems={name: [{"path": path, **ROOM} for path in PATHS] for name in NAMES},
@@ -119,6 +126,10 @@ def given(seen: Seen, **settings: Any) -> Seen:
 Change = Callable[[Seen], Seen]
 
 
+def having(**settings: Any) -> Change:
+    return lambda seen: given(seen, **settings)
+
+
 def state(what: str, host: str, **changes: Any) -> Change:
     """One fact of one host is partly another."""
 
@@ -127,6 +138,14 @@ def state(what: str, host: str, **changes: Any) -> Change:
         return replace(seen, **{what: {**facts, host: {**facts[host], **changes}}})
 
     return change
+
+
+def released(seen: Seen, host: str, system: str, release: str = "", *sets: str) -> Seen:
+    """A host is another system, of a release of which the bundle has these sets of packages."""
+    name, _, version = system.rpartition("-")
+    own = {release or system: dict.fromkeys(sets, ())}
+    lock = seen.lock.model_copy(update={"package_sets": seen.lock.package_sets | own})
+    return state("hardware", host, os_id=name, os_version=version)(replace(seen, lock=lock))
 
 
 def carried(seen: Seen) -> Seen:
@@ -231,6 +250,26 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             state("hardware", "w1", os_id="ubuntu", os_version="24.04"),
             ("w1",),
             "it is ubuntu-24.04, the bundle has packages for debian-12",
+        ),
+        (
+            lambda seen: released(seen, "w1", "slackware-15"),
+            ("w1",),
+            "it is slackware-15, which this project does not know; it knows debian-12, debian-13, ubuntu-22.04, "
+            "ubuntu-24.04, rocky-9, rocky-10, almalinux-9, almalinux-10, centos-9, centos-10, openEuler-22.03, "
+            "openEuler-24.03, kylin-V10, kylin-V11",
+        ),
+        (
+            lambda seen: released(seen, "lb1", "rocky-9.4", "rocky-9", "base", "runtime"),
+            ("lb1",),
+            "the bundle has no set load_balancer, mirror of packages of rocky-9",
+        ),
+    ],
+    "release-runtime": [
+        (
+            lambda seen: released(seen, "w2", "rocky-9.4", "rocky-9", "base", "runtime"),
+            ("w2",),
+            "it is rocky-9.4. container_runtime: is containerd, and the bundle has no runtime. Choose `runtime` in "
+            "bundle.yaml and build it anew, or change container_runtime; docs/runtimes.md shows how",
         )
     ],
     "cpus": [
@@ -290,7 +329,12 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             ("cp1",),
             "Linux 4.18.0-553.el8 is below 4.19, the least for Kubernetes 1.33: kubeadm's SystemVerification takes no "
             "older kernel; take 4.19 or later, or Kubernetes 1.31",
-        )
+        ),
+        (
+            lambda seen: state("hardware", "cp1", kernel="5.10.0-8-amd64")(given(seen, kube_proxy_mode="nftables")),
+            ("cp1",),
+            "Linux 5.10.0-8-amd64 is below 5.13, the least for kube-proxy in mode nftables",
+        ),
     ],
     "kernel-features": [
         (modules("w1", "vxlan"), ("w1",), "the kernel has no vxlan, neither loadable nor compiled in"),
@@ -300,17 +344,22 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             "the kernel has no nf_tables or ip_tables, neither loadable nor compiled in",
         ),
         (
-            modules("w1", "nf_tables", kube_proxy_config={"mode": "nftables"}),
+            modules("w1", "nf_tables", kube_proxy_mode="nftables"),
             ("w1",),
             "the kernel has no nf_tables, neither loadable nor compiled in",
         ),
     ],
     "ipvs": [
         (
-            modules("w1", "ip_vs", kube_proxy_config={"mode": "ipvs"}),
+            modules("w1", "ip_vs", kube_proxy_mode="ipvs"),
             ("w1",),
             "the kernel has no ip_vs, neither loadable nor compiled in",
-        )
+        ),
+        (
+            modules("w1", "ip_vs_lc", kube_proxy_mode="ipvs", kube_proxy_config={"ipvs": {"scheduler": "lc"}}),
+            ("w1",),
+            "the kernel has no ip_vs_lc, neither loadable nor compiled in",
+        ),
     ],
     "cgroup-v1": [
         (old_cgroups(kubernetes_version="v1.34.1"), ("w1",), "cgroup v1, with Kubernetes 1.34 and systemd 252"),
@@ -446,8 +495,8 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
         (
             state("answers", "lb2", **{VIP: "02:00:00:00:00:32"}),
             (),
-            f"vip {VIP}: something answers at it already (02:00:00:00:00:32 of w2, as seen by lb2) and no load "
-            "balancer has it",
+            f"vip {VIP}: something answers at it already (02:00:00:00:00:32 of w2, as seen by lb2) and no "
+            "balancing host has it",
         ),
     ],
     "vrrp-peers": [
@@ -511,7 +560,27 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
     "etcd-directory": [
         (state("leftovers", "cp2", etcd_files=["lost+found"]), ("cp2",), "/var/lib/etcd is not empty (lost+found)")
     ],
+    "next-hop": [
+        (
+            both(having(**settings), address("w2", prefix=29)),
+            ("w2",),
+            "cp1 to cp3, w1 are outside 10.0.0.32/29, its own network",
+        )
+        for settings in ({"cni": "bridge"}, {"flannel_backend": "host-gw"})
+    ],
+    "network-changed": [
+        (
+            both(having(cni="bridge"), cluster_of("cp1"), state("leftovers", "cp1", cni_files=["10-flannel.conflist"])),
+            ("cp1",),
+            "its network is flannel: /etc/cni/net.d has 10-flannel.conflist, and not 10-bridge.conflist",
+        )
+    ],
     "leftover-cni": [
+        (
+            both(having(cni="bridge"), state("leftovers", "w1", cni_files=["10-bridge.conflist"])),
+            ("w1",),
+            "/etc/cni/net.d has 10-bridge.conflist",
+        ),
         (state("leftovers", "w1", cni_files=["87-podman.conflist"]), ("w1",), "/etc/cni/net.d has 87-podman.conflist"),
         (
             both(
@@ -696,6 +765,26 @@ def test_the_virtual_ip_on_a_host_that_is_no_load_balancer_is_found() -> None:
     assert judge(change(well())) == [Finding("vip-taken", ("w1",), what)]
 
 
+def test_wrapped_packets_need_no_next_hop_and_a_network_of_ones_own_may_have_any_file() -> None:
+    assert judge(address("w2", prefix=29)(well())) == []
+    files = state("leftovers", "w1", cni_files=["10-flannel.conflist", "05-mine.conflist"])
+    assert judge(files(given(well(), cni="none"))) == []
+
+
+def test_a_network_asks_for_its_own_modules_alone() -> None:
+    def wanted(**settings: Any) -> set[str]:
+        return set(kernel.modules(load({"vip": VIP, **settings}))) - set(
+            kernel.modules(load({"vip": VIP, "cni": "none"}))
+        )
+
+    assert wanted() == {"vxlan"}
+    assert wanted(flannel_backend="host-gw") == wanted(cni="bridge") == set()
+    assert wanted(cni="calico") == {"ip_set", "xt_set", "vxlan"}
+    assert wanted(cni="calico", calico_encapsulation="ipip") == {"ip_set", "xt_set", "ipip"}
+    assert wanted(cni="calico", calico_encapsulation="bgp", kube_proxy_mode="nftables") == set()
+    assert wanted(cni="none", kube_proxy_mode="ipvs") == {"ip_vs", "ip_vs_rr"}
+
+
 def test_a_host_without_ip_is_not_said_to_lack_its_address() -> None:
     assert judge(state("hardware", "w1", addresses=[])(well())) == []
 
@@ -715,6 +804,14 @@ def test_a_node_that_is_in_the_cluster_needs_no_more_room_and_pieces_that_are_th
         Finding("disk-pressure", ("w1",), "500 of 600 MiB free on the file system of /b, and 499 needed")
     ]
     assert judge(room("cp1", "/var/lib/containerd", mount="/c", used_mib=1000, **full)(well())) == []
+
+
+def test_a_disk_is_judged_by_what_its_kubelet_keeps_free_and_not_where_there_is_none() -> None:
+    few = {"free_mib": 6000, "used_mib": 10000}
+    assert judge(everywhere("lb1", **few)(well())) == []
+    assert [each.check for each in judge(everywhere("w1", **few)(well()))] == ["disk-pressure"]
+    own = {"evictionHard": {"imagefs.available": "1Gi"}}
+    assert judge(given(everywhere("w1", **few)(well()), kubelet_config=own)) == []
 
 
 def test_a_clock_counts_as_far_as_it_is_certain() -> None:
@@ -746,3 +843,38 @@ def test_a_resolv_conf_that_the_site_has_chosen_is_not_judged() -> None:
 )
 def test_no_proxy_is_read_as_go_reads_it(no_proxy: str, network: str, is_bypassed: bool) -> None:
     assert bypassed(no_proxy, IPv4Network(network)) is is_bypassed
+
+
+def chosen(seen: Seen, **changes: Any) -> Seen:
+    """The settings of all hosts have these changes."""
+    return replace(seen, settings={name: each.model_copy(update=changes) for name, each in seen.settings.items()})
+
+
+@pytest.mark.parametrize(("firewall", "left"), [("firewalld", False), ("ufw", False), ("nftables", True)])
+def test_a_firewall_that_the_deploy_opens_is_no_finding(firewall: str, left: bool) -> None:
+    seen = chosen(state("surroundings", "lb1", firewalls=[firewall])(well()), host_firewall="open")
+    found = [Finding("firewall", ("lb1",), f"{firewall} is active")]
+    assert judge(seen) == (found if left else [])
+
+
+def test_what_a_firewall_filters_until_the_deploy_opens_it_is_no_finding() -> None:
+    seen = well()
+    lost = {name: answers | dict.fromkeys([each for each in answers if "10.0.0.21" in each], "timeout")
+            for name, answers in seen.reached.items()}  # fmt: skip
+    filtered = replace(seen, reached=lost)
+    assert {each.check for each in judge(filtered)} == {"port-filtered"}
+    assert judge(replace(filtered, unopened=frozenset({"cp1"}))) == []
+    assert judge(replace(filtered, unopened=frozenset({"cp2"}))) == judge(filtered)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "check"),
+    [
+        ({"selinux": "enforcing"}, {"selinux": "configure"}, "selinux"),
+        ({"network_manager": True}, {"network_manager": "unmanage"}, "network-manager"),
+    ],
+)
+def test_what_the_deploy_tells_a_host_is_no_finding(change: Any, setting: Any, check: str) -> None:
+    seen = state("surroundings", "w1", **change)(well())
+    assert [each.check for each in judge(seen)] == [check]
+    assert judge(chosen(seen, **setting)) == []

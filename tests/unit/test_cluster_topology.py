@@ -115,6 +115,27 @@ def test_a_pod_network_without_room_for_every_node_is_refused(subnet: str, room:
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ({"node-cidr-mask-size": "26"}, []),
+        ([{"name": "node-cidr-mask-size-ipv4", "value": "27"}, {"name": "v", "value": "2"}], []),
+        ({"node-cidr-mask-size": "20"}, ["has room for 0 nodes of a /20 each, the inventory has 4"]),
+        ({"node-cidr-mask-size": 25}, ["has room for 2 nodes of a /25 each, the inventory has 4"]),
+        ({"node-cidr-mask-size": "many"}, ["has room for 1 nodes of a /24 each, the inventory has 4"]),
+    ],
+)
+def test_nodes_may_have_smaller_parts_of_the_pod_network(arguments: object, found: list[str]) -> None:
+    own = {"cluster_configuration": {"controllerManager": {"extraArgs": arguments}}}
+    said = problems({"pod_subnet": "10.244.0.0/24", **own})
+    assert [each.partition(": ")[2].partition(". ")[0] for each in said] == found
+
+
+def test_what_is_no_configuration_is_anothers_to_refuse() -> None:
+    for wrong in ({"controllerManager": "x"}, {"controllerManager": {"extraArgs": "x"}}):
+        assert problems({"cluster_configuration": wrong}) == []
+
+
 def test_a_pod_network_with_just_enough_room_is_taken() -> None:
     assert problems({"pod_subnet": "10.244.0.0/22"}) == []
 

@@ -12,13 +12,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bundle import catalogue, components, releases
+from bundle import catalogue, components, versions
 from bundle.catalogue import (
     Catalogue,
     Chart,
     Component,
     Download,
     Module,
+    OpenApi,
     OwnAddon,
     Recipe,
     Release,
@@ -39,6 +40,7 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.": Component,
     "components.NAME.download.": Download,
     "components.NAME.build.": Module,
+    "components.NAME.build.openapi.": OpenApi,
     "recipes.NAME.": Recipe,
     "runtimes.NAME.": Runtime,
     "own_addons.NAME.": OwnAddon,
@@ -63,12 +65,12 @@ def example() -> Settings:
     ("name", "module"), [("settings", settings), ("preflight", findings), ("ports", ports)], ids=lambda each: str(each)
 )
 def test_a_reference_is_of_what_it_describes(name: str, module: Any) -> None:
-    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py settings writes it anew"
+    assert (ROOT / f"docs/{name}.md").read_text() == module.markdown(), "python3 tasks.py docs writes it anew"
 
 
 def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_taken() -> None:
     text = (ROOT / "docs/configuration.md").read_text()
-    assert text == configuration.markdown(), "python3 tasks.py settings writes it anew"
+    assert text == configuration.markdown(), "python3 tasks.py docs writes it anew"
     example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
     own: dict[str, Any] = {}
     exec(example, own)
@@ -79,12 +81,12 @@ def test_the_page_of_the_configuration_is_of_these_fields_and_its_example_is_tak
 def test_the_page_of_versions_has_every_release_that_is_built() -> None:
     rows = re.findall(r"^\| (1\.\d+) \| (\w+) \| (\S+) \| (.+?) \|", (ROOT / "docs/versions.md").read_text(), re.M)
     assert [(minor, f"kubeadm.k8s.io/{api}", version) for minor, api, version, _ in rows] == [
-        (minor, kubeadm_api(each.version), each.version) for minor, each in releases.load().items()
+        (minor, kubeadm_api(each.kubernetes), each.kubernetes) for minor, each in versions.load().minors.items()
     ]
     own = next(minor for minor, *_, go in rows if go == "as in the bundle")
     assert catalogue.load().kubernetes_version.startswith(f"v{own}.")
     assert [go for minor, *_, go in rows if minor != own] == [
-        each.go for minor, each in releases.load().items() if minor != own
+        each.go for minor, each in versions.load().minors.items() if minor != own
     ]
 
 
@@ -120,7 +122,8 @@ def test_every_inventory_but_the_labs_is_looked_at_here() -> None:
 
 def test_every_deploy_that_the_readme_names_is_there_and_the_other_way_round() -> None:
     named = set(re.findall(r"`deploys/(\w+)\.py`", (ROOT / "README.md").read_text()))
-    assert named == {path.stem for path in (ROOT / "deploys").glob("*.py")} - {"__init__", "plan", "ssh", "survey"}
+    others = {"__init__", "ask", "labels", "plan", "rules", "ssh", "survey"}
+    assert named == {path.stem for path in (ROOT / "deploys").glob("*.py")} - others
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

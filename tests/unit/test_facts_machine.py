@@ -403,9 +403,10 @@ def test_surroundings_of_every_kind(machine: Machine) -> None:
     }
 
 
-def test_network_manager_may_run_that_leaves_interfaces_alone(machine: Machine) -> None:
+@pytest.mark.parametrize("sign", ["=", "+="])
+def test_network_manager_may_run_that_leaves_interfaces_alone(machine: Machine, sign: str) -> None:
     machine.program("systemctl", 'test "$3" = NetworkManager')
-    machine.file("/etc/NetworkManager/conf.d/pods.conf", "[keyfile]\nunmanaged-devices=interface-name:cni*\n")
+    machine.file("/etc/NetworkManager/conf.d/pods.conf", f"[keyfile]\nunmanaged-devices{sign}interface-name:cni*\n")
     assert machine.ask(Surroundings)["network_manager"] is False
 
 

@@ -89,25 +89,6 @@ def left(machine: Machine) -> dict[str, str]:
     return {str(path.relative_to(machine.root)): path.read_text() for path in files}
 
 
-@pytest.mark.parametrize(
-    ("sizes", "groups"),
-    [
-        ([], []),
-        ([10], [[10]]),
-        ([4, 6], [[4, 6]]),
-        ([4, 7, 3], [[4], [7, 3]]),
-        ([3, 25, 3], [[3], [25], [3]]),
-        ([25, 25], [[25], [25]]),
-        ([0, 10, 0], [[0, 10, 0]]),
-    ],
-)
-def test_files_are_cut_into_batches_in_their_order(sizes: list[int], groups: list[list[int]]) -> None:
-    files = sized(*sizes)
-    found = bundle.batches(files, 10)
-    assert [[file.size for file in batch] for batch in found] == groups
-    assert [file for batch in found for file in batch] == files
-
-
 def test_pieces_that_are_there_are_not_carried(hosts: Make, source: Path) -> None:
     done = hosts({"cp1": having(FILES)})
     assert done.plan(bundle.carry, source=str(source), files=FILES) == []
@@ -135,12 +116,29 @@ def test_pieces_that_are_lacking_are_carried_after_a_look_for_room(
 def test_pieces_come_in_batches_each_with_its_own_sums(
     hosts: Make, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle.batches, "__defaults__", (12,))
+    monkeypatch.setattr(bundle, "BATCH", 12)
     bare = hosts({"cp1": having([])})
     _, batches = carry(bare, source)
     lines = SUMS.splitlines(keepends=True)
     assert batches == [(["bin/kubeadm", "bin/a b"], "".join(lines[:2])), (["cni/bridge"], lines[2])]
     assert bare.said == ["0 of 0 MB are here, and checked"]
+
+
+def test_room_is_looked_for_for_what_will_follow_too(hosts: Make, source: Path) -> None:
+    first, there, lacking = FILES
+    later = Checksums().command(ON_NODE[1:])
+    told = hosts({"cp1": {Checksums().command(ON_NODE[:1]): [], later: [f"{there.sha256} *{ON_NODE[1]}"]}})
+    ctx_host.set(next(iter(told.inventory)))
+    told.state.is_executing = True
+    room = next(bundle.carry._inner(source=str(source), files=[first], later=[there, lacking]))
+    assert room.get_raw_value() == bundle.room_script(NODE_DIRECTORY, first.size + lacking.size)
+
+
+def test_a_host_is_not_asked_for_no_pieces(hosts: Make, source: Path) -> None:
+    silent = hosts({"cp1": {}})
+    assert silent.plan(bundle.carry, source=str(source), files=[]) == []
+    assert silent.execute(bundle.carry, source=str(source), files=[]) == []
+    assert silent.ran == []
 
 
 def test_a_piece_that_was_changed_on_the_node_is_carried_again(hosts: Make, source: Path) -> None:
@@ -190,7 +188,10 @@ def test_room_where_no_directory_can_be_is_refused(machine: Machine) -> None:
     assert f"cannot create directory '{machine.path(NODE_DIRECTORY)}'" in done.stderr
 
 
-def test_unpacking_puts_every_piece_in_its_place(machine: Machine, source: Path) -> None:
+@pytest.mark.parametrize("programs", [[], ["openssl"]])
+def test_unpacking_puts_every_piece_in_its_place(machine: Machine, source: Path, programs: list[str]) -> None:
+    for program in programs:
+        machine.program(program)
     machine.file(f"{NODE_DIRECTORY}/bin/kubeadm", "old")
     machine.file(f"{NODE_DIRECTORY}/bin/other", "kept")
     machine.file(f"{NODE_DIRECTORY}.new/bin/half", "of a run that was killed")
@@ -210,17 +211,29 @@ def test_unpacked_pieces_can_be_served_to_everyone_and_are_of_one_date(machine: 
         assert directory.stat().st_mode & 0o7777 == 0o755
 
 
-def test_unpacking_a_corrupted_piece_fails_and_leaves_nothing_behind(machine: Machine, source: Path) -> None:
+@pytest.mark.parametrize("programs", [[], ["openssl"]])
+def test_unpacking_a_corrupted_piece_fails_and_leaves_nothing_behind(
+    machine: Machine, source: Path, programs: list[str]
+) -> None:
+    for program in programs:
+        machine.program(program)
     machine.file(f"{NODE_DIRECTORY}/bin/kubeadm", "old")
     done = unpack(machine, packed(source, FILES).replace(b"text of a bridge", b"text of a brIdge"))
-    assert done.returncode != 0
-    assert "cni/bridge: FAILED" in done.stdout
+    words = "These pieces are not as bundle.lock says. Run again to carry them anew."
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{FILES[2].sha256}  cni/bridge\n{words}\n"
     assert left(machine) == {f"{NODE_DIRECTORY[1:]}/bin/kubeadm": "old"}
 
 
 def test_unpacking_a_cut_archive_fails_and_leaves_nothing_behind(machine: Machine, source: Path) -> None:
     done = unpack(machine, packed(source, FILES)[:1800])
     assert done.returncode != 0
+    assert left(machine) == {}
+
+
+def test_unpacking_fails_when_sums_cannot_be_told(machine: Machine, source: Path) -> None:
+    machine.program("openssl", "exit 1")
+    assert unpack(machine, packed(source, FILES)).returncode == 1
     assert left(machine) == {}
 
 

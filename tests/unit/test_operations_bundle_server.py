@@ -225,6 +225,13 @@ def test_many_pieces_are_fetched_by_batches(hosts: Make) -> None:
     assert told.said == ["201 of 201 MB are here, and checked"]
 
 
+def test_room_is_looked_for_for_what_will_follow_too(hosts: Make) -> None:
+    files = pieces(1, 20, 300)
+    told = hosts({"cp1": on_node(files[:1]) | on_node(files[1:], there=1), "lb1": {PEM: shown(ONE)}})
+    room, _ = told.execute(bundle_server.fetch, "cp1", files=files[:1], servers=[LB1], port=5443, later=files[1:])
+    assert room == Command(bundle.room_script(NODE_DIRECTORY, 301))
+
+
 def test_a_server_without_a_certificate_is_not_asked(hosts: Make) -> None:
     files = pieces(1)
     told = hosts({"cp1": on_node(files), "lb1": {PEM: []}, "lb2": {PEM: shown(TWO)}})

@@ -241,10 +241,10 @@ def test_join_of_a_member_does_nothing(hosts: Make, node: Node, control_plane: b
 
 def test_join_that_was_interrupted_is_forgotten_reset_and_done_again(hosts: Make) -> None:
     ran = hosts({"cp1": ALONE, "cp2": LEFT_BEHIND})
-    assert ran.plan(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))[:2] == [RESET, CNI]
+    assert ran.plan(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))[:2] == [CNI, RESET]
     assert not [command for _, command in ran.ran if "member remove" in command.text]
-    reset, cni, join, ready = ran.execute(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
-    assert (reset, cni) == (RESET, CNI)
+    cni, reset, join, ready = ran.execute(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
+    assert (cni, reset) == (CNI, RESET)
     assert "kubeadm join" in join.text
     assert ready == Command(kubeadm.ready("10.88.0.22"))
     (forgotten,) = [command.text for name, command in ran.ran if name == "cp1" and "member remove" in command.text]

@@ -12,7 +12,7 @@ from harness import Command, Hosts, Machine, answer, recorded
 from pyinfra.context import ctx_host
 
 from cluster.endpoint import Endpoint
-from cluster.settings import load
+from cluster.settings import Settings, load
 from cluster.topology import Node, Topology
 from facts.etcd import Members
 from facts.haproxy import Backends
@@ -50,6 +50,46 @@ def test_nodes_that_are_missing_or_not_ready_are_named() -> None:
         "node w2 is not Ready",
         "node w3 is not Ready",
         "node w4 is not in the cluster",
+    ]
+
+
+WAITING = {
+    "type": "Ready",
+    "status": "False",
+    "message": "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network "
+    "plugin returns error: cni plugin not initialized",
+}
+
+
+def test_nodes_that_wait_for_a_network_are_told_from_those_that_are_ill() -> None:
+    nodes: list[dict[str, Any]] = [
+        {"metadata": {"name": "w2"}, "status": {"conditions": [WAITING]}},
+        {"metadata": {"name": "w3"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}},
+    ]
+    assert verify.without_network({"items": [*NODES["items"], *nodes]}) == ["w2"]
+
+
+def test_a_node_that_is_short_of_something_is_named_with_what_the_kubelet_says() -> None:
+    rows = [
+        {"type": "DiskPressure", "status": "True", "message": "kubelet has disk pressure"},
+        {"type": "MemoryPressure", "status": "False", "message": "kubelet has sufficient memory available"},
+        {"type": "Ready", "status": "False", "message": "container runtime is down"},
+    ]
+    short: dict[str, Any] = {"metadata": {"name": "w1"}, "status": {"conditions": rows}}
+    assert verify.nodes_not_ready({"items": [short]}, ["w1"]) == [
+        "node w1 is not Ready (container runtime is down)",
+        "node w1 has DiskPressure (kubelet has disk pressure)",
+    ]
+
+
+def test_a_pod_that_does_not_run_is_named_with_what_it_waits_for() -> None:
+    unscheduled, unpulled = pod("a", "Pending"), pod("b", "Pending", False)
+    words = "0/4 nodes are available: 4 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }."
+    unscheduled["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": words}]
+    unpulled["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ErrImageNeverPull"}}
+    assert verify.pods_not_running({"items": [unscheduled, unpulled]}) == [
+        f"pod kube-system/a is Pending, containers ready ({words})",
+        "pod kube-system/b is Pending, containers not ready (ErrImageNeverPull)",
     ]
 
 
@@ -144,9 +184,9 @@ WELL: dict[str, Any] = {
 BALANCER = {Backends().command(): recorded("Backends.cluster")}
 
 
-def healthy(hosts: Make, **changes: Any) -> tuple[Hosts, list[Command]]:
+def healthy(hosts: Make, settings: Settings = SETTINGS, **changes: Any) -> tuple[Hosts, list[Command]]:
     ran = hosts({"cp1": changes | {key: WELL[key] for key in WELL if key not in changes}, "lb1": BALANCER})
-    return ran, ran.execute(verify.healthy, "cp1", settings=SETTINGS, topology=TOPOLOGY, image="agnhost:1")
+    return ran, ran.execute(verify.healthy, "cp1", settings=settings, topology=TOPOLOGY, image="agnhost:1")
 
 
 def test_healthy_cluster_is_no_change(hosts: Make) -> None:
@@ -176,6 +216,35 @@ def test_probe_pods_try_every_path_from_every_node_and_are_removed(hosts: Make) 
         "probe-w1 kubernetes.default.svc:443",
     ]
     assert "delete namespace pyinfra-kubeadm-verify" in commands[-1].text
+
+
+OWN = load({"vip": "10.88.0.10", "verify_timeout": 0, "cni": "none"})
+UNREADY = json.dumps(
+    {"items": [{**item, "status": {**item["status"], "conditions": [WAITING]}} for item in NODES["items"]]}
+)
+
+
+def test_without_a_network_of_the_users_what_needs_one_is_not_looked_at(hosts: Make) -> None:
+    ran, yielded = healthy(hosts, OWN, **{"get nodes -o json": UNREADY})
+    assert (yielded, ran.noops) == ([], ["what there is of the cluster is healthy"])
+    assert not [each for _, each in ran.ran if "get pods" in each.text or "apply" in each.text]
+
+
+def test_what_needs_no_network_must_be_well_all_the_same(hosts: Make) -> None:
+    _, (command,) = healthy(hosts, OWN, **{"get nodes -o json": UNREADY, "/readyz": ""})
+    assert "https://10.88.0.10:6443/readyz answers nothing" in command.text
+    assert "is not Ready" not in command.text
+
+
+def test_with_the_users_network_everything_is_looked_at(hosts: Make) -> None:
+    ran, yielded = healthy(hosts, OWN)
+    assert (yielded, ran.noops) == ([], ["the cluster is healthy"])
+    assert [each for _, each in ran.ran if "/agnhost connect" in each.text]
+
+
+def test_nodes_that_lack_a_network_that_is_not_the_users_are_not_well(hosts: Make) -> None:
+    _, (command,) = healthy(hosts, **{"get nodes -o json": UNREADY})
+    assert "node cp1 is not Ready" in command.text
 
 
 def test_cluster_that_is_not_healthy_fails_with_every_finding(hosts: Make, machine: Machine) -> None:

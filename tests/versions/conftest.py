@@ -5,10 +5,12 @@ from __future__ import annotations
 import kubeadms
 import pytest
 
-from bundle import releases
+from bundle import versions
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One of each version of kubeadm's API, or with `--full` every minor."""
     if "minor" in metafunc.fixturenames:
-        metafunc.parametrize("minor", list(releases.load()) if metafunc.config.getoption("full") else kubeadms.FEW)
+        metafunc.parametrize(
+            "minor", list(versions.load().minors) if metafunc.config.getoption("full") else kubeadms.FEW
+        )

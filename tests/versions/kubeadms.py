@@ -9,9 +9,8 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from bundle import catalogue, gobuild, releases
+from bundle import catalogue, gobuild, versions
 from cluster.compatibility import parse
 
 CATALOGUE = catalogue.load()
@@ -22,20 +21,22 @@ FEW = ("1.21", "1.27", OWN)
 
 def version(minor: str) -> str:
     """The release that is built of a minor: of the bundle's own that of the bundle."""
-    return CATALOGUE.kubernetes_version if minor == OWN else releases.load()[minor].version
+    return CATALOGUE.kubernetes_version if minor == OWN else versions.load().minors[minor].kubernetes
 
 
 @cache
 def build(minor: str) -> Path:
     """The kubeadm of a minor; by the Go release that upstream builds it by, the bundle's own by the bundle's Go."""
-    release = releases.load()[minor]
-    (whole,) = CATALOGUE.components["kubernetes"].build
-    changed: dict[str, Any] = {"version": version(minor), "packages": {"kubeadm": whole.packages["kubeadm"]}}
-    if minor != OWN:
-        changed["require"] = release.require
-    go = gobuild.toolchain("1.21" if minor != OWN else CATALOGUE.go)
-    exact = "" if minor == OWN else release.go
-    return gobuild.build(go, "kubeadm", whole.model_copy(update=changed), CATALOGUE.platform, exact) / "kubeadm"
+    (whole, *_) = CATALOGUE.components["kubernetes"].build
+    row = versions.load().minors[minor]
+    changed = {
+        "version": version(minor),
+        "packages": {"kubeadm": "k8s.io/kubernetes/cmd/kubeadm"},
+        "require": row.require,
+        "go": row.go,
+    }
+    go = gobuild.toolchain("1.21" if row.go else CATALOGUE.go)
+    return gobuild.build(go, "kubeadm", whole.model_copy(update=changed), CATALOGUE.platform) / "kubeadm"
 
 
 def kubeadm(minor: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -46,5 +47,5 @@ def kubeadm(minor: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
-    for each in releases.load() if "--full" in sys.argv else FEW:
+    for each in versions.load().minors if "--full" in sys.argv else FEW:
         print(f"kubeadm {version(each)}: {build(each)}", flush=True)

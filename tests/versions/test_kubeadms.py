@@ -44,7 +44,8 @@ OWN: dict[str, Any] = {
         "featureGates": {},
     },
     "kubelet_config": {"maxPods": 200, "evictionHard": {"memory.available": "500Mi"}, "syncFrequency": "2m0s"},
-    "kube_proxy_config": {"mode": "ipvs", "conntrack": {"maxPerCore": 0}},
+    "kube_proxy_mode": "ipvs",
+    "kube_proxy_config": {"conntrack": {"maxPerCore": 0}},
 }
 # What `migrate` does not give back of OWN, from a minor on: it puts v1beta3's timeouts in the place of v1beta4's, and
 # in 1.30 still writes v1beta3 (kubeadm/app/util/config/common.go, defaultMigrateMutators).
@@ -76,7 +77,8 @@ def inits(minor: str, **own: Any) -> list[dict[str, Any]]:
 
 
 def joins(minor: str, node: Node, key: str | None, **own: Any) -> list[dict[str, Any]]:
-    text = documents.join_documents(settings(minor, **own), node, TOKEN, HASH, key, patches=parse(minor) >= (1, 25, 0))
+    patches = parse(minor) >= (1, 25, 0)
+    text = documents.join_documents(settings(minor, **own), TOPOLOGY, node, TOKEN, HASH, key, patches=patches)
     return list(yaml.safe_load_all(text))
 
 

@@ -1,8 +1,8 @@
-"""Write cluster/fields.tsv anew from the Go types of every release in bundle/releases.yaml.
+"""Write cluster/fields.tsv anew from the Go types of every release in bundle/versions.yaml.
 
     .venv/bin/python -m tools.fields.generate
 
-For a new minor of Kubernetes, add it to bundle/releases.yaml and cluster/compatibility.yaml, run this and read what
+For a new minor of Kubernetes, add it to bundle/versions.yaml and cluster/compatibility.yaml, run this and read what
 `git diff cluster/fields.tsv` says: those are the fields that came and went. It needs Go and the Go module proxy. A type
 that reads JSON in its own way stops it; main.go then wants to be told what that takes.
 """
@@ -15,7 +15,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from bundle import gobuild, releases
+from bundle import gobuild, versions
 from cluster import compatibility, fields
 
 KUBEADM = "k8s.io/kubernetes/cmd/kubeadm/app/apis/kubeadm"
@@ -37,14 +37,14 @@ def directory(go: Path, module: str, version: str) -> str:
     return str(json.loads(done.stdout)["Dir"])
 
 
-def rows(go: Path, release: releases.Release) -> list[str]:
+def rows(go: Path, release: versions.Row) -> list[str]:
     """Fields of one release, as main.go prints them."""
-    api = compatibility.kubeadm_api(release.version).rpartition("/")[2]
+    api = compatibility.kubeadm_api(release.kubernetes).rpartition("/")[2]
     kinds = {kind: f"{KUBEADM}/{api}.{kind}" for kind in fields.KINDS if kind not in fields.COMPONENTS}
     kinds |= {"KubeletConfiguration": "k8s.io/kubelet/config/v1beta1.KubeletConfiguration"}
     kinds |= {"KubeProxyConfiguration": "k8s.io/kube-proxy/config/v1alpha1.KubeProxyConfiguration"}
     places = {module: directory(go, module, release.module(module)) for module in MODULES}
-    places["k8s.io/kubernetes"] = directory(go, "k8s.io/kubernetes", release.version)
+    places["k8s.io/kubernetes"] = directory(go, "k8s.io/kubernetes", release.kubernetes)
     done = subprocess.run(
         [go, "run", str(Path(__file__).with_name("main.go"))],
         input=json.dumps({"modules": places, "kinds": kinds}), stdout=subprocess.PIPE, text=True, check=True,
@@ -54,10 +54,10 @@ def rows(go: Path, release: releases.Release) -> list[str]:
 
 def main() -> None:
     go = gobuild.toolchain("1.21")
-    minors = list(releases.load())
+    minors = list(versions.load().minors)
     having: dict[str, list[int]] = {}
-    for index, (minor, release) in enumerate(releases.load().items()):
-        print(f"reading the types of Kubernetes {release.version} ({minor})", flush=True)
+    for index, (minor, release) in enumerate(versions.load().minors.items()):
+        print(f"reading the types of Kubernetes {release.kubernetes} ({minor})", flush=True)
         for row in rows(go, release):
             having.setdefault(row, []).append(index)
     lines = []

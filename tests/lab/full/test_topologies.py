@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from lab import lab, layout
-from tests.lab.nodes import MEASURED, ROOT, VIP, changes, deployed, everywhere, holders, kubectl, ssh
+from tests.lab.nodes import BUNDLE, MEASURED, ROOT, VIP, changes, deployed, everywhere, holders, kubectl, ssh
 from tests.lab.test_4_survival import Client, outage, wait_for
 
 ENDPOINTS = {
@@ -54,7 +54,7 @@ class Raised:
 
 def fresh(name: str) -> None:
     lab.down()
-    lab.up(layout.topology(name))
+    lab.up(layout.topology(name), str(BUNDLE))
 
 
 @pytest.fixture(scope="module", params=ENDPOINTS)
