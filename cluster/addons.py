@@ -114,11 +114,10 @@ def _fit(settings: Settings) -> Iterator[str]:
             "addons: metrics-server checks the certificates of kubelets, and kubelet_config.serverTLSBootstrap is "
             "false. Take that out of kubelet_config."
         )
-    mode = settings.kube_proxy_config.get("mode", "iptables")
-    if "node-local-dns" in settings.addons and mode != "iptables":
+    if "node-local-dns" in settings.addons and settings.kube_proxy_mode != "iptables":
         yield (
             "addons: node-local-dns takes the address of the cluster's DNS on each node, which needs kube-proxy's "
-            f"mode iptables, and kube_proxy_config.mode is {mode}. Take one of the two out."
+            f"mode iptables, and kube_proxy_mode is {settings.kube_proxy_mode}. Take one of the two out."
         )
 
 

@@ -88,10 +88,10 @@ def one(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, A
             ],
         ),
         (
-            {"addons": ("node-local-dns",), "kube_proxy_config": {"mode": "ipvs"}}, EVERYTHING,
+            {"addons": ("node-local-dns",), "kube_proxy_mode": "ipvs"}, EVERYTHING,
             [
                 "addons: node-local-dns takes the address of the cluster's DNS on each node, which needs kube-proxy's "
-                "mode iptables, and kube_proxy_config.mode is ipvs. Take one of the two out."
+                "mode iptables, and kube_proxy_mode is ipvs. Take one of the two out."
             ],
         ),
     ],
