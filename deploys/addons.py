@@ -68,7 +68,7 @@ def add(name: str) -> None:
     wait = plan.settings().cni != "none" or plan.settings().cni_manifest is not None
     operations.applied(
         name=f"Apply {name} and wait until it works" if wait else f"Apply {name}",
-        path=path, written_by=written, context=context, also=also, wait=wait,
+        path=path, written_by=written, context=context, also=also, wait=wait, partial=name == "coredns",
     )  # fmt: skip
 
 

@@ -22,11 +22,15 @@ TRIES = 30
 APPLY = "apply --server-side --force-conflicts --field-manager=pyinfra-kubeadm"
 
 
-def apply_script(path: str, context: str) -> str:
-    """Shell that applies a manifest by server-side apply, again as long as its own parts are not there yet."""
+def apply_script(path: str, context: str, partial: bool = False) -> str:
+    """Shell that applies a manifest by server-side apply, again as long as its own parts are not there yet.
+
+    Up to 1.24 kubectl itself wants whole objects, where the API takes parts of them.
+    """
+    flags = f"{APPLY} --validate=false" if partial else APPLY
     passing = "|".join(f"*'{words}'*" for words in PASSING)
     return (
-        f"n=0; until said=$({kubectl(context)} {APPLY} -f {shlex.quote(path)} 2>&1); do n=$((n+1)); "
+        f"n=0; until said=$({kubectl(context)} {flags} -f {shlex.quote(path)} 2>&1); do n=$((n+1)); "
         f'case "$said" in {passing}) test $n -lt {TRIES};; *) false;; esac || {{ echo "$said" >&2; exit 1; }}; '
         "sleep 2; done"
     )
@@ -96,7 +100,13 @@ def live(name: str, path: str, context: str, also: str) -> list[dict[str, Any]]:
 
 @operation()
 def applied(
-    path: str, written_by: OperationMeta, context: str = "", also: str = "", wait: bool = True, seconds: int = 180
+    path: str,
+    written_by: OperationMeta,
+    context: str = "",
+    also: str = "",
+    wait: bool = True,
+    seconds: int = 180,
+    partial: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """
     Apply a manifest on the node by server-side apply, and wait until all that it made works, unless nothing can.
@@ -107,11 +117,12 @@ def applied(
     + also: another object to wait for, such as "apiservice v1beta1.metrics.k8s.io"
     + wait: whether pods can run at all
     + seconds: how long to wait
+    + partial: whether its objects are parts of what kubeadm has made
     """
     if not any_changes([written_by]) and host.get_fact(Manifest, path=path, context=context) == "applied":
         host.noop(f"{path} is what the cluster has")
         return
-    yield StringCommand(apply_script(path, context))
+    yield StringCommand(apply_script(path, context, partial))
     if not host.state.is_executing or not wait:
         return
 

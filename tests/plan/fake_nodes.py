@@ -1340,6 +1340,7 @@ def _(node: Node, path: str) -> None:
 
 
 @command(like(addons.apply_script("ANY_path", "")))
+@command(like(addons.apply_script("ANY_path", "", partial=True)))
 @command(like(addons.apply_script("ANY_path", "ANY_context")))
 def _(node: Node, path: str, context: str = "") -> None:
     node.api()
