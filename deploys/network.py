@@ -10,6 +10,7 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import deploy
 
+from bundle.network import calico_files
 from cluster import bridge, calico
 from cluster.networks import CNI_FILES
 from cluster.pieces import image
@@ -45,7 +46,8 @@ def _flannel() -> None:
 
 def _calico() -> None:
     """Upstream's manifests of the bundle, and what the settings say of the network."""
-    settings, texts = plan.settings(), plan.calico_files()
+    settings = plan.settings()
+    texts = calico_files(settings, plan.lock())
     if settings.calico_installation == "manifest":
         path = f"{ADDONS}/calico.yaml"
         text = calico.manifest(texts["calico.yaml"], settings, calico.version(settings, plan.lock(), texts))

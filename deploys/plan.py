@@ -14,11 +14,10 @@ from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
-from bundle import extras, manifests
-from bundle.command import BuildError
+from bundle.network import problems as network_problems
 from bundle.verify import BundleError, read_lock, verify
 from cluster import addons as known_addons
-from cluster import balancing, calico, configuration, families, networks, ports
+from cluster import balancing, configuration, families, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.endpoint import Endpoint
@@ -34,6 +33,7 @@ from facts.hardware import Hardware
 from operations import file, package
 
 GROUPS = ("control_plane", "worker", "load_balancer")
+# Hosts plan at the same time: while one looks at something, the others come to the same place, and wait.
 _once = RLock()
 
 TEMPLATES = Environment(
@@ -105,7 +105,7 @@ def problems() -> list[str]:
     by_release = [runtime_problems(mine, lock(), name) for name in lock().package_sets]
     if all(by_release):  # else it is asked which release a host is of
         found += dict.fromkeys(line for lines in by_release for line in lines)
-    found += networks.problems(mine) + _network_problems(mine)
+    found += networks.problems(mine) + network_problems(mine, lock())
     found += known_addons.problems(mine, lock())
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
@@ -126,59 +126,14 @@ def _documents(known: Topology) -> list[str]:
     return [line if len(names) == len(by_host) else f"{', '.join(names)}: {line}" for line, names in whose.items()]
 
 
-# Hosts plan at the same time: while one reads, the others come to the same place, and wait.
-_reading = RLock()
-
-
 @cache
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
 
 
-def carried(name: str) -> str | None:
-    """The text of a file that was added to the bundle; None when it has none of that name."""
-    path = f"{extras.DIRECTORY}/{name}"
-    return Path(settings().bundle_dir, path).read_text() if any(file.path == path for file in lock().files) else None
-
-
-def calico_files() -> dict[str, str]:
-    """Upstream's manifests of Calico that the bundle has, of those that this way of installing it takes."""
-    texts = {name: carried(name) for name in calico.FILES[settings().calico_installation]}
-    return {name: text for name, text in texts.items() if text is not None}
-
-
-def _network_problems(mine: Settings) -> list[str]:
-    """Why the bundle cannot give the network that the settings ask for."""
-    if mine.cni == "calico":
-        texts = calico_files()
-        found = calico.problems(mine, lock(), texts)
-        paths = [Path(mine.bundle_dir, extras.DIRECTORY, name) for name in texts]
-        return found or [problem for path in paths for problem in _lacking_images("cni", path)]
-    if not mine.cni_manifest:
-        return []
-    if not Path(mine.cni_manifest).is_file():
-        return [f"cni_manifest: there is no file {mine.cni_manifest}. Correct it, or set it to None."]
-    return _lacking_images("cni_manifest", Path(mine.cni_manifest))
-
-
-def _lacking_images(setting: str, path: Path) -> list[str]:
-    """Images that a manifest names and the bundle has not."""
-    try:
-        wanted = manifests.images([path])
-    except BuildError as error:
-        return [f"{setting}: {error}"]
-    present = {image.name for image in lock().images}
-    return [
-        f"{setting}: {path} names {name}, which the bundle has not. Add the file to `manifests` in bundle.yaml and "
-        "build the bundle anew."
-        for name in wanted
-        if name not in present
-    ]
-
-
 def damage() -> list[str]:
     """Every byte of the bundle that is not as locked, in words; looked at once a run."""
-    with _reading:
+    with _once:
         return _damage(settings().bundle_dir, settings().bundle_public_key)
 
 
@@ -196,7 +151,8 @@ def _lock(directory: str, public_key: str | None) -> Lock:
 def lock() -> Lock:
     """The lock of the bundle on this machine. Raises InputError when it cannot be read, or nobody vouches for it."""
     try:
-        return _lock(settings().bundle_dir, settings().bundle_public_key)
+        with _once:
+            return _lock(settings().bundle_dir, settings().bundle_public_key)
     except BundleError as error:
         raise InputError(str(error)) from None
 
