@@ -19,15 +19,15 @@ from facts.haproxy import Backends, BackendsState
 from operations import remote, workload
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s"
+# Kubernetes' own conditions of a node that are bad when they are true
+# (https://kubernetes.io/docs/reference/node/node-status/#condition).
+SHORTAGES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 
 
 def nodes_not_ready(nodes: dict[str, Any], wanted: list[str], waiting: Collection[str] = ()) -> list[str]:
     """Findings from `kubectl get nodes -o json`: nodes that are missing, not Ready, or short of something.
 
-    Those that are `waiting` for a network need not be Ready.
-
-    Of its conditions but Ready each says by "True" that something is wrong
-    (https://kubernetes.io/docs/reference/node/node-status/#condition).
+    Those that are `waiting` for a network need not be Ready. What conditions of other programs mean is theirs to say.
     """
     found = {
         item["metadata"]["name"]: {row["type"]: row for row in item["status"].get("conditions", [])}
@@ -42,7 +42,9 @@ def nodes_not_ready(nodes: dict[str, Any], wanted: list[str], waiting: Collectio
         if ready.get("status") != "True" and name not in waiting:
             findings.append(f"node {name} is not Ready{_because(ready)}")
         findings += [
-            f"node {name} has {kind}{_because(row)}" for kind, row in found[name].items() if row["status"] == "True"
+            f"node {name} has {kind}{_because(row)}"
+            for kind, row in found[name].items()
+            if kind in SHORTAGES and row["status"] == "True"
         ]
     return findings
 

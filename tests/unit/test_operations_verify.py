@@ -73,6 +73,7 @@ def test_a_node_that_is_short_of_something_is_named_with_what_the_kubelet_says()
     rows = [
         {"type": "DiskPressure", "status": "True", "message": "kubelet has disk pressure"},
         {"type": "MemoryPressure", "status": "False", "message": "kubelet has sufficient memory available"},
+        {"type": "example.org/Inspected", "status": "True", "message": "all is well"},
         {"type": "Ready", "status": "False", "message": "container runtime is down"},
     ]
     short: dict[str, Any] = {"metadata": {"name": "w1"}, "status": {"conditions": rows}}
