@@ -5,20 +5,29 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
+from cluster.families import Address
 from cluster.settings import Settings
 
-NODE_PREFIX = 24  # kube-controller-manager gives each node a /24 of the pod subnet
 HOSTNAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One host: its name in the inventory and its IPv4 address in the cluster."""
+    """One host: its name in the inventory and its address in the cluster; of two families it may have one of each."""
 
     name: str
-    address: IPv4Address
+    address: Address
+    second: Address | None = None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All its addresses in the cluster."""
+        return (self.address,) if self.second is None else (self.address, self.second)
+
+    def of(self, version: int) -> Address | None:
+        """Its address of this family."""
+        return next((each for each in self.addresses if each.version == version), None)
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,11 @@ def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
 def check(topology: Topology, settings: Settings) -> list[str]:
     """Every reason why these hosts cannot be a cluster, in words; an empty list when there is none.
 
-    What depends on `load_balancing` is cluster.balancing's.
+    What depends on `load_balancing` is cluster.balancing's, and networks are cluster.networks'.
     """
     return [
         *_roles(topology, settings),
         *_identities(topology),
-        *_networks(topology, settings),
         *_servers(topology, settings),
     ]
 
@@ -94,7 +102,8 @@ def _identities(topology: Topology) -> list[str]:
     names, addresses = defaultdict(list), defaultdict(list)
     for node in topology.nodes:
         names[node.name].append(node.address)
-        addresses[node.address].append(node.name)
+        for address in node.addresses:
+            addresses[address].append(node.name)
     found = [
         f"{name}: is in the inventory {len(owners)} times. A host has one role; name it once."
         for name, owners in names.items()
@@ -110,32 +119,4 @@ def _identities(topology: Topology) -> list[str]:
         for name in names
         if not HOSTNAME.fullmatch(name)
     ]
-    return found
-
-
-def _networks(topology: Topology, settings: Settings) -> list[str]:
-    found = []
-    subnets = {"pod_subnet": settings.pod_subnet, "service_subnet": settings.service_subnet}
-    if settings.pod_subnet.overlaps(settings.service_subnet):
-        found.append(
-            f"pod_subnet {settings.pod_subnet} overlaps service_subnet {settings.service_subnet}: an address would "
-            "mean two things. Choose networks apart."
-        )
-    inhabitants = [(node.name, node.address) for node in topology.nodes]
-    if settings.virtual_ip:
-        inhabitants.append(("vip", settings.virtual_ip))
-    for key, subnet in subnets.items():
-        inside = [f"{name} ({address})" for name, address in inhabitants if address in subnet]
-        if inside:
-            found.append(
-                f"{key} {subnet} holds the address of {', '.join(inside)}: packets to it would go to pods or "
-                f"Services. Choose another {key}."
-            )
-    room = 2 ** max(NODE_PREFIX - settings.pod_subnet.prefixlen, 0)
-    wanted = len(topology.control_planes) + len(topology.workers)
-    if settings.pod_subnet.prefixlen > NODE_PREFIX or room < wanted:
-        found.append(
-            f"pod_subnet {settings.pod_subnet}: has room for {room if settings.pod_subnet.prefixlen <= 24 else 0} "
-            f"nodes of a /{NODE_PREFIX} each, the inventory has {wanted}. Choose a larger network."
-        )
     return found

@@ -60,7 +60,8 @@ def keepalived() -> None:
         mode="755",
         content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=plan.endpoint()),
     )
-    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface())
+    interfaces = [interface(vip.version) for vip in plan.settings().virtual_ips]
+    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interfaces=interfaces)
     written = file.content(
         name="Write Keepalived's configuration", dest=KEEPALIVED, content=text, validate="keepalived -t -f {}"
     )
@@ -70,11 +71,11 @@ def keepalived() -> None:
     )  # fmt: skip
 
 
-def interface() -> str:
-    """The interface that carries the virtual IP: as set, else the one with this host's address."""
+def interface(version: int) -> str:
+    """The interface that carries a family's virtual IP: as set, else the one with this host's address."""
     if name := plan.settings().vip_interface:
         return name
-    address = str(plan.me().address)
+    address = str(plan.me().of(version))
     rows = host.get_fact(Hardware)["addresses"]
     found = [row["interface"] for row in rows if row["address"] == address]
     if not found:

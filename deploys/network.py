@@ -6,6 +6,7 @@ Undo: `kubectl delete -f /etc/kubernetes/addons/flannel.yaml`.
 
 from pyinfra.api import deploy
 
+from cluster import flannel
 from cluster.pieces import image
 from deploys import plan
 from operations import file, kubernetes
@@ -17,7 +18,11 @@ MANIFEST = "/etc/kubernetes/addons/flannel.yaml"
 def network() -> None:
     if plan.me() == plan.topology().first_control_plane:
         text = plan.template(
-            "flannel/flannel.yaml.j2", image=image(plan.lock(), "flannel").name, endpoint=plan.endpoint()
+            "flannel/flannel.yaml.j2",
+            image=image(plan.lock(), "flannel").name,
+            endpoint=plan.endpoint(),
+            net_conf=flannel.net_conf(plan.settings()),
+            interface=flannel.interface(plan.settings(), plan.topology()),
         )
         written = file.content(name="Write flannel's manifest", dest=MANIFEST, content=text)
         kubernetes.apply(

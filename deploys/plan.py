@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,11 +13,12 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
 
 from bundle.verify import BundleError, read_lock, verify
-from cluster import balancing, configuration, ports
+from cluster import balancing, configuration, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.compatibility import refusals
 from cluster.endpoint import Endpoint
+from cluster.families import addresses
 from cluster.findings import unknown
 from cluster.lock import Lock
 from cluster.runtime import Wanted
@@ -37,6 +37,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.globals["Endpoint"] = Endpoint
 
 
 class InputError(PyinfraError):
@@ -55,11 +56,11 @@ def node_of(name: str) -> Node:
     data = inventory.get_host(name).data
     address = data.get("address") or data.get("ssh_hostname") or name
     try:
-        return Node(name, IPv4Address(address))
-    except ValueError:
+        return Node(name, *addresses(address).each)
+    except ValueError as error:
         raise InputError(
-            f"{name}: address {address!r} is not an IPv4 address. kubeadm, etcd and HAProxy are configured with it. "
-            "Set `address` for this host in the inventory."
+            f"{name}: address {address!r}: {error}. kubeadm, etcd and HAProxy are configured with it. Set `address` "
+            "for this host in the inventory."
         ) from None
 
 
@@ -93,7 +94,7 @@ def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
-    found += balancing.check(known, mine) + ports.clashes(known, mine)
+    found += networks.check(known, mine) + balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
     found += refusals(lock().kubernetes_version, lock().versions(RELEASE))

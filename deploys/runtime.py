@@ -11,6 +11,7 @@ from pyinfra.api.operation import OperationMeta
 
 from cluster import pieces
 from cluster import runtime as runtimes
+from cluster.endpoint import Endpoint
 from cluster.runtime import REGISTRIES, Wanted
 from deploys import plan
 from operations import bundle, bundle_server, containerd, crio, file, service
@@ -81,7 +82,7 @@ def _crio(wanted: Wanted) -> None:
         driver=wanted.driver,
     )
     configured = file.content(name="Write CRI-O's configuration", dest=crio.CONFIG, content=text, validate=crio.CHECK)
-    servers = [f"{node.address}:{plan.settings().bundle_port}" for node in plan.bundle_servers()]
+    servers = [str(Endpoint(node.address, plan.settings().bundle_port)) for node in plan.bundle_servers()]
     for node, server in zip(plan.bundle_servers(), servers, strict=True):
         bundle_server.trust(
             name=f"Trust the bundle's server {node.name}",

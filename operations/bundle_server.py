@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
+from cluster.endpoint import Endpoint
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY
 from cluster.topology import Node
@@ -35,7 +36,7 @@ FETCH = Path(__file__).with_name("fetch.sh").read_text()
 
 def url(server: Node, port: int) -> str:
     """Where a server is found."""
-    return f"https://{server.address}:{port}"
+    return f"https://{Endpoint(server.address, port)}"
 
 
 @operation()

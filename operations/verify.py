@@ -137,7 +137,7 @@ def healthy(settings: Settings, topology: Topology, image: str) -> Generator[Str
 
     found = workload.settled(look, settings.verify_timeout)
     if not found:
-        found = workload.findings(topology, image)
+        found = workload.findings(topology, image, dual=len(settings.families) > 1)
     if not found:
         logger.info("%severy node, pod, etcd member, backend and network path is well", host.print_prefix)
         host.noop("the cluster is healthy")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
+from cluster.families import Address, within
 from cluster.findings import Finding, names
 from cluster.preflight.seen import Seen
 from cluster.topology import Node
@@ -27,9 +28,10 @@ def check(seen: Seen) -> Iterator[Finding]:
 
 
 def _route(seen: Seen, name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
-    subnet = seen.cluster.service_subnet
-    if not any(subnet.subnet_of(IPv4Network(route)) for route in found["routes"]):
-        yield Finding("default-route", (name,), f"no route leads to {subnet}, the addresses of Services")
+    routes = [ip_network(route) for route in found["routes"]]
+    for subnet in seen.cluster.service_subnet.each:
+        if not any(within(subnet, route) for route in routes):
+            yield Finding("default-route", (name,), f"no route leads to {subnet}, the addresses of Services")
 
 
 def _nameservers(seen: Seen, name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
@@ -53,13 +55,13 @@ def _loopback(address: str) -> bool:
 
 
 def _hosts_file(seen: Seen, node: Node, lines: list[list[str]]) -> Iterator[Finding]:
-    known = {each.name: str(each.address) for each in seen.topology.nodes}
+    known = {each.name: [str(address) for address in each.addresses] for each in seen.topology.nodes}
     for address, *aliases in lines:
         for alias in aliases:
             # Debian gives a host's own name 127.0.1.1, and nothing here goes by its own name.
             own = alias == node.name and _loopback(address)
-            if alias in known and address != known[alias] and not own:
-                what = f"/etc/hosts names {alias} as {address}, the inventory as {known[alias]}"
+            if alias in known and address not in known[alias] and not own:
+                what = f"/etc/hosts names {alias} as {address}, the inventory as {' and '.join(known[alias])}"
                 yield Finding("hosts-file", (node.name,), what)
 
 
@@ -78,12 +80,15 @@ def _sizes(seen: Seen) -> Iterator[Finding]:
 
 
 def _virtual_ip(seen: Seen) -> Iterator[Finding]:
-    vip, balancers = seen.cluster.virtual_ip, seen.balancers
-    if vip is None:
-        return
+    for vip in seen.cluster.virtual_ips:
+        yield from _one_virtual_ip(seen, vip)
+
+
+def _one_virtual_ip(seen: Seen, vip: Address) -> Iterator[Finding]:
+    balancers = seen.balancers
     for node in balancers:
-        if node in seen.asked and (row := seen.own_address(node)):
-            subnet = IPv4Interface(f"{row['address']}/{row['prefix']}").network
+        if node in seen.asked and (row := seen.own_address(node, vip.version)):
+            subnet = ip_interface(f"{row['address']}/{row['prefix']}").network
             if vip not in subnet:
                 what = f"vip {vip} is outside {subnet}, the subnet of its own address"
                 yield Finding("vip-subnet", (node.name,), what)
@@ -104,7 +109,10 @@ def _virtual_ip(seen: Seen) -> Iterator[Finding]:
 
 
 def _peers(seen: Seen) -> Iterator[Finding]:
+    vips = [str(each) for each in seen.cluster.virtual_ips]
     for node in seen.balancers:
         for address, mac in seen.answers.get(node.name, {}).items():
-            if mac is None and IPv4Address(address) != seen.cluster.virtual_ip:
-                yield Finding("vrrp-peers", (node.name,), f"{address}, which balances too, does not answer ARP here")
+            if mac is None and address not in vips:
+                asked = "neighbour discovery" if ":" in address else "ARP"
+                what = f"{address}, which balances too, does not answer {asked} here"
+                yield Finding("vrrp-peers", (node.name,), what)

@@ -87,7 +87,10 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "an address that is none": (
         with_host("worker", "w4", "w4.example.org"),
-        ["w4: address 'w4.example.org' is not an IPv4 address", "Set `address` for this host in the inventory"],
+        [
+            "w4: address 'w4.example.org': must be an address, or one of IPv4 and one of IPv6 with a comma between",
+            "Set `address` for this host in the inventory",
+        ],
     ),
     "a machine that is too small": (
         with_machine("cp3", cpus=1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -15,7 +15,8 @@ VIP = {"vip": "10.0.0.100"}
 BAD: list[tuple[str, Any]] = [
     ("load_balancing", "haproxy"),
     ("vip", "10.0.0.300"),
-    ("vip", "fd00::1"),
+    ("vip", "fe80::1"),
+    ("vip", "10.0.0.100,10.0.0.101"),
     ("vip", "api.example.org"),
     ("control_plane_endpoint", "10.0.0.300:6443"),
     ("control_plane_endpoint", "https://api.example.org:6443"),
@@ -42,7 +43,10 @@ BAD: list[tuple[str, Any]] = [
     ("vrrp_advert_interval", 0),
     ("pod_subnet", "10.244.0.1/16"),
     ("pod_subnet", "10.244.0.0/33"),
-    ("service_subnet", "fd00::/108"),
+    ("pod_subnet", "10.244.0.0/16,"),
+    ("pod_subnet", "10.244.0.0/16,10.245.0.0/16"),
+    ("pod_subnet", ["10.244.0.0/16", "fd00::/56"]),
+    ("service_subnet", "fd00::1/108"),
     ("dns_domain", "Cluster.Local"),
     ("dns_domain", "cluster..local"),
     ("dns_domain", "cluster.local."),
@@ -73,9 +77,9 @@ def refusal(data: dict[str, Any]) -> str:
 
 def test_one_setting_is_enough_here_and_the_rest_have_defaults() -> None:
     settings = load(VIP)
-    assert settings.vip == IPv4Address("10.0.0.100")
+    assert str(settings.vip) == "10.0.0.100"
     assert settings.kubernetes_version == "v1.36.2"
-    assert settings.pod_subnet == IPv4Network("10.244.0.0/16")
+    assert str(settings.pod_subnet) == "10.244.0.0/16"
     assert (settings.api_port, settings.kubelet_config, settings.waived_checks) == (6443, {}, ())
     assert (settings.load_balancing, settings.control_plane_endpoint) == ("dedicated", None)
     assert (settings.bundle_public_key, settings.bundle_servers, settings.bundle_port) == (None, (), 5443)
@@ -113,7 +117,8 @@ def test_the_port_and_the_virtual_ip_follow_from_who_balances(mode: str, port: i
 def test_a_refusal_says_what_was_left_alone_and_where_to_look() -> None:
     assert refusal({"vip": "x"}) == (
         "These settings cannot work; nothing was changed on any host:\n"
-        "  - vip: Input is not a valid IPv4 address, not 'x'\n"
+        "  - vip: must be an address, or one of IPv4 and one of IPv6 with a comma between ('x' does not appear to be an "
+        "IPv4 or IPv6 address), not 'x'\n"
         "Correct them in the inventory or in group_data/; docs/settings.md describes each."
     )
 
@@ -191,7 +196,7 @@ def test_markdown_has_a_row_of_every_setting_with_its_default_and_meaning() -> N
     assert [row.split("`")[1] for row in rows] == list(NAMES)
     assert all(row.count("|") == 4 and not row.endswith("None |") for row in rows)
     assert "| `image_delivery` | `'load'` | `load`: images are" in text
-    assert "| `pod_subnet` | `'10.244.0.0/16'` | Addresses of pods; a /24 per node. |" in rows
+    assert "| `pod_subnet` | `'10.244.0.0/16'` | Addresses of pods: a /24 per node, of IPv6 a /64. One" in text
     assert "| `kubelet_config` | `{}` | Merged into KubeletConfiguration (kubelet.config.k8s.io/v1beta1). |" in rows
     assert "| `ntp_servers` | `[]` | Time servers inside the closed network, for chrony. |" in rows
     assert text.startswith("# Settings\n")
