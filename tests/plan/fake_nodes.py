@@ -128,9 +128,7 @@ class World:
             return holder if self.nodes[holder].balances_on() == port else None
         if endpoint == self.cluster["site"]:
             return "site"
-        return next(
-            (each.name for each in self.nodes.values() if address in each.addresses and port == "6443"), None
-        )
+        return next((each.name for each in self.nodes.values() if address in each.addresses and port == "6443"), None)
 
 
 class Node:

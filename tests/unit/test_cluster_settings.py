@@ -117,8 +117,8 @@ def test_the_port_and_the_virtual_ip_follow_from_who_balances(mode: str, port: i
 def test_a_refusal_says_what_was_left_alone_and_where_to_look() -> None:
     assert refusal({"vip": "x"}) == (
         "These settings cannot work; nothing was changed on any host:\n"
-        "  - vip: must be an address, or one of IPv4 and one of IPv6 with a comma between ('x' does not appear to be an "
-        "IPv4 or IPv6 address), not 'x'\n"
+        "  - vip: must be an address, or one of IPv4 and one of IPv6 with a comma between ('x' does not appear to be "
+        "an IPv4 or IPv6 address), not 'x'\n"
         "Correct them in the inventory or in group_data/; docs/settings.md describes each."
     )
 
