@@ -39,6 +39,14 @@ def url(server: Node, port: int) -> str:
     return f"https://{Endpoint(server.address, port)}"
 
 
+def registry(server: Node, port: int) -> str:
+    """Where a runtime finds a server as a registry, without the scheme: one of IPv6 by its name, which /etc/hosts has.
+
+    containerd before 2.0 reads no hosts.toml with a bracket in a table's key.
+    """
+    return str(Endpoint(server.address if server.address.version == 4 else server.name, port))
+
+
 @operation()
 def certificate(node: Node) -> Generator[StringCommand, None, None]:
     """

@@ -205,11 +205,12 @@ class Node:
     def reach(self, url: str, trusted: str) -> Node | None:
         """The host whose server of the bundle answers at a URL, as it was when it was started, if this one may ask it
         and trusts it."""
+        host, _, port = url.removeprefix("https://").rpartition(":")
+        address = self.look_up(host.strip("[]")) or ""
+        at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         for node in self.world.nodes.values():
             unit = node.units.get(SERVER, {})
-            if not unit.get("active") or url.removeprefix("https://") not in re.findall(
-                r"listen (\S+) ssl;", unit["config"]
-            ):
+            if not unit.get("active") or at not in re.findall(r"listen (\S+) ssl;", unit["config"]):
                 continue
             allowed = re.findall(r"allow (\S+);", unit["config"])
             return node if unit["certificate"] in trusted and set(self.addresses) & set(allowed) else None
