@@ -359,12 +359,12 @@ class Node:
                 "spec": {
                     "signerName": SIGNER, "username": f"system:node:{self.name}", "groups": ["system:nodes"],
                     "usages": ["digital signature", "server auth"],
-                    "request": serving_request(self.name, self.state["address"]),
+                    "request": serving_request(self.name, self.addresses),
                 },
             }  # fmt: skip
 
 
-def serving_request(name: str, address: str) -> str:
+def serving_request(name: str, addresses: list[str]) -> str:
     """What a kubelet asks to have signed, as the API shows it."""
     subject = x509.Name(
         [
@@ -372,7 +372,8 @@ def serving_request(name: str, address: str) -> str:
             x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}"),
         ]
     )
-    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))])
+    own = [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
+    names = x509.SubjectAlternativeName([x509.DNSName(name), *own])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
     signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     return base64.b64encode(signed.public_bytes(serialization.Encoding.PEM)).decode()

@@ -191,13 +191,19 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "families that do not match": (
         settings(
-            pod_subnet="10.244.0.0/16,fd00:10:244::/64", service_subnet="10.96.0.0/12,fd00:10:96::/64", vip="fd00::100"
+            pod_subnet="10.244.0.0/16,fd00:10:244::/64",
+            service_subnet="10.96.0.0/12,fd00:10:96::/64",
+            vip="fd00::100",
+            cni="bridge",
+            host_firewall="open",
         ),
         [
             "vip fd00::100: is IPv6, and pod_subnet 10.244.0.0/16,fd00:10:244::/64 is IPv4 and IPv6",
             "cp1 (10.0.0.21), cp3 (10.0.0.23), cp2 (10.0.0.22), w1 (10.0.0.31), w2 (10.0.0.32), w3 (10.0.0.33): "
             "`address` is IPv4",
             "pod_subnet fd00:10:244::/64: has room for 1 nodes of a /64 each, the inventory has 6",
+            "cni: is bridge, which is made for IPv4 alone here",
+            "host_firewall: is open, which writes rules of IPv4 alone",
             "service_subnet fd00:10:96::/64: is larger than Kubernetes takes, a /108",
         ],
     ),

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import GROUPS, ROOT, Deployed, Run, Site, make_site, together
+from runs import GROUPS, ROOT, Deployed, Run, Site, make_bundle, make_site, together
+
+from cluster.addons import OFFERED
+from facts.kubelet import CERTIFICATE
 
 PODS, SERVICES, VIP = ("10.244.0.0/16", "10.96.0.0/12", "10.0.0.100")
 PODS6, SERVICES6, VIP6 = ("fd00:10:244::/56", "fd00:10:96::/112", "fd00::100")
@@ -56,7 +59,8 @@ CASES = {
         '{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "Backend": {"Type": "vxlan"}}',
     ),
     "IPv4 and IPv6": Case(
-        {"vip": f"{VIP},{VIP6}", "pod_subnet": f"{PODS},{PODS6}", "service_subnet": f"{SERVICES},{SERVICES6}"},
+        {"vip": f"{VIP},{VIP6}", "pod_subnet": f"{PODS},{PODS6}", "service_subnet": f"{SERVICES},{SERVICES6}",
+         "addons": ("coredns", "metrics-server", "node-local-dns"), "dns_hosts": {"db.example.org": f"{VIP},{VIP6}"}},
         "{four},{six}", f"{VIP}:6443", ["bind *:6443", "bind [::]:6443 v6only"], f"{VIP}/32 dev eth0",
         f"{VIP6}/128 dev eth0",
         '{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", '
@@ -95,8 +99,14 @@ def whole(site: Site) -> Any:
 
 
 @pytest.fixture(scope="module")
-def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> dict[str, Future[Any]]:
-    sites = {what: case.make(tmp_path_factory.mktemp("families"), bundle) for what, case in CASES.items()}
+def with_addons(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = (f"{repository}:1" for each in OFFERED.values() for repository in each.images.values())
+    return make_bundle(tmp_path_factory.mktemp("bundle"), more=tuple(images))
+
+
+@pytest.fixture(scope="module")
+def futures(tmp_path_factory: pytest.TempPathFactory, with_addons: Path) -> dict[str, Future[Any]]:
+    sites = {what: case.make(tmp_path_factory.mktemp("families"), with_addons) for what, case in CASES.items()}
     return together({what: lambda site=site: whole(site) for what, site in sites.items()})
 
 
@@ -226,6 +236,15 @@ def test_the_bundle_is_served_in_the_first_family(case: Case, nodes: dict[str, A
         hosts = text(nodes["w1"], "/etc/containerd/certs.d/_default/hosts.toml")
         # containerd 1 cannot read `[` there.
         assert f'[host."https://{f"{name}:5443" if ":" in first else where}"]' in hosts
+
+
+def test_add_ons_have_what_the_families_make_of_them(what: str, nodes: dict[str, Any]) -> None:
+    corefile = text(nodes["cp1"], "/etc/kubernetes/addons.d/coredns.yaml")
+    assert (f"{VIP} db.example.org" in corefile) == (f"{VIP6} db.example.org" in corefile) == (what == "IPv4 and IPv6")
+    if what == "IPv4 and IPv6":
+        assert "bind 169.254.20.10 10.96.0.10\n" in text(nodes["cp1"], "/etc/kubernetes/addons.d/node-local-dns.yaml")
+        for name in (*GROUPS["control_plane"], *GROUPS["worker"]):
+            assert CERTIFICATE in nodes[name]["files"], "its request for both addresses is approved"
 
 
 # What a site of IPv4 alone had before there was IPv6: host, path, and the file of tests/data/ipv4.

@@ -113,6 +113,15 @@ def test_a_proxy_is_passed_by_in_both_families_or_it_is_found() -> None:
     assert findings(replace(WELL, asked=(HOSTS[0],), surroundings={"lb1": seen})) == []
 
 
+def test_packets_that_are_not_wrapped_need_a_next_hop_in_each_family() -> None:
+    machines = {node.name: rows(node) for node in HOSTS}
+    own = {node.name: load({**DUAL, "flannel_backend": "host-gw"}) for node in HOSTS}
+    assert findings(replace(WELL, settings=own)) == []
+    machines["w1"]["addresses"][1]["prefix"] = 124
+    found = findings(replace(WELL, settings=own, hardware=machines))
+    assert found == [Finding("next-hop", ("w1",), "cp1 are outside fd00::30/124, its own network")]
+
+
 @pytest.mark.parametrize(
     ("own", "tables"),
     [
