@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cluster.compatibility import parse
+from cluster.ip_families import words
 from cluster.lock import Lock
-from cluster.settings import Settings
+from cluster.settings import Settings, dns_server
 
 # Where the first control plane keeps what is applied, and the bundle the manifests of a site's own.
 DIRECTORY = "/etc/kubernetes/addons.d"
@@ -69,8 +70,8 @@ def serving(settings: Settings) -> bool:
 
 
 def cluster_dns(settings: Settings) -> str:
-    """The address of the cluster's DNS Service: the tenth, as kubeadm has it."""
-    return str(settings.service_subnet[10])
+    """The address of the cluster's DNS Service: the tenth of its first family, as kubeadm has it."""
+    return str(settings.service_subnet.first[10])
 
 
 def problems(settings: Settings, lock: Lock) -> list[str]:
@@ -114,6 +115,19 @@ def _fit(settings: Settings) -> Iterator[str]:
             "addons: metrics-server checks the certificates of kubelets, and kubelet_config.serverTLSBootstrap is "
             "false. Take that out of kubelet_config."
         )
+    servers = {"dns_forwarders": settings.dns_forwarders}
+    servers |= {f"dns_zones {zone}": each for zone, each in settings.dns_zones.items()}
+    for key, each in servers.items():
+        if beyond := [server for server in each if dns_server(server).version not in settings.ip_families]:
+            yield (
+                f"{key}: {', '.join(beyond)} cannot be asked by CoreDNS, whose pods have {words(settings.ip_families)} "
+                "alone, by pod_subnet. Name servers that have an address of it."
+            )
+    if "node-local-dns" in settings.addons and settings.ip_families[0] == 6:
+        yield (
+            f"addons: node-local-dns takes {LINK_LOCAL} on each node, an address of IPv4, and the cluster's DNS is at "
+            f"{cluster_dns(settings)}. Take it out, or let IPv4 be the first family of pod_subnet and service_subnet."
+        )
     if "node-local-dns" in settings.addons and settings.kube_proxy_mode != "iptables":
         yield (
             "addons: node-local-dns takes the address of the cluster's DNS on each node, which needs kube-proxy's "
@@ -151,7 +165,7 @@ def corefile(settings: Settings) -> str:
     cache = "    cache 30\n"
     if parse(settings.kubernetes_version) >= parse("1.32"):  # as kubeadm: what pods ask of pods is not cached
         cache = f"    cache 30 {{\n       disable success {domain}\n       disable denial {domain}\n    }}\n"
-    rows = "".join(f"       {address} {name}\n" for name, address in settings.dns_hosts.items())
+    rows = "".join(f"       {each} {name}\n" for name, own in settings.dns_hosts.items() for each in own.each)
     hosts = f"    hosts {{\n{rows}       fallthrough\n    }}\n" if rows else ""
     zones = "".join(
         f"{zone}:53 {{\n    errors\n    cache 30\n    forward . {' '.join(servers)}\n    loop\n    reload\n}}\n"

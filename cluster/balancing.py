@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from cluster.endpoint import API_SERVER_PORT, Endpoint
+from cluster.ip_families import Address
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
@@ -24,12 +23,12 @@ def endpoint(settings: Settings, topology: Topology) -> Endpoint:
     return Endpoint(topology.first_control_plane.address, API_SERVER_PORT)
 
 
-def names(settings: Settings, topology: Topology) -> dict[str, IPv4Address]:
-    """The endpoint's name with its address, where this project knows it; an external one is in the site's DNS."""
+def names(settings: Settings, topology: Topology) -> dict[str, tuple[Address, ...]]:
+    """The endpoint's name with its addresses, where this project knows it; an external one is in the site's DNS."""
     name = endpoint(settings, topology).name
     if name is None or settings.load_balancing == "external":
         return {}
-    return {name: settings.virtual_ip or topology.first_control_plane.address}
+    return {name: settings.virtual_ips or topology.first_control_plane.addresses}
 
 
 def check(topology: Topology, settings: Settings) -> list[str]:
@@ -61,13 +60,14 @@ def _balanced(topology: Topology, settings: Settings) -> list[str]:
             f"{'load balancers' if settings.load_balancing == 'dedicated' else 'control planes'} that no host has."
         ]
     found = [
-        f"vip {settings.vip}: is the address of {node.name}. Choose an address that no host has."
+        f"vip {vip}: is the address of {node.name}. Choose an address that no host has."
+        for vip in settings.vip.each
         for node in topology.nodes
-        if node.address == settings.vip
+        if vip in node.addresses
     ]
     if settings.control_plane_endpoint:
         given = Endpoint.parse(settings.control_plane_endpoint)
-        if given.name is None and given.host != settings.vip:
+        if given.name is None and given.host not in settings.vip.each:
             found.append(
                 f"control_plane_endpoint {given}: is another address than vip {settings.vip}, which the balancing "
                 "hosts hold. Leave it out, or give a name."
@@ -93,18 +93,19 @@ def _external(topology: Topology, settings: Settings) -> list[str]:
             "of the site's load balancer."
         ]
     given = Endpoint.parse(settings.control_plane_endpoint)
-    subnets = {"pod_subnet": settings.pod_subnet, "service_subnet": settings.service_subnet}
+    subnets = {"pod_subnet": settings.pod_subnet.each, "service_subnet": settings.service_subnet.each}
     found = [
         f"control_plane_endpoint {given}: is inside {key} {subnet}, so that packets to it would go to pods or "
         f"Services. Choose another {key}."
-        for key, subnet in subnets.items()
-        if isinstance(given.host, IPv4Address) and given.host in subnet
+        for key, each in subnets.items()
+        for subnet in each
+        if not isinstance(given.host, str) and given.host in subnet
     ]
     return found + [
         f"control_plane_endpoint {given}: is {node.name} itself, which balances nothing. Give the load balancer's, or "
         'choose load_balancing "none".'
         for node in topology.nodes
-        if given.host in (node.name, node.address)
+        if given.host in (node.name, *node.addresses)
     ]
 
 
@@ -119,7 +120,7 @@ def _unbalanced(topology: Topology, settings: Settings) -> list[str]:
         return found
     given, first = Endpoint.parse(settings.control_plane_endpoint), topology.first_control_plane
     others = [node for node in topology.nodes if node != first]
-    if given.host in [node.name for node in others] or (given.name is None and given.host != first.address):
+    if given.host in [node.name for node in others] or (given.name is None and given.host not in first.addresses):
         found.append(
             f"control_plane_endpoint {given}: is not {first.name} ({first.address}), where the API is with "
             'load_balancing "none". Give a name of its own, that address, or leave it out.'

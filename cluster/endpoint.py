@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Self
 from urllib.parse import urlsplit
+
+from cluster.ip_families import Address
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 NAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*")
@@ -16,9 +18,9 @@ API_SERVER_PORT = 6443
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where something is served."""
+    """Where something is served. What has an address and a port together is written by this, and by nothing else."""
 
-    host: str | IPv4Address | IPv6Address
+    host: str | Address
     port: int
 
     @classmethod

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
+from cluster.ip_families import Address, words
 from cluster.ports import members, needed
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
@@ -27,7 +27,7 @@ class Opening:
 
     protocol: str
     port: str
-    sources: tuple[IPv4Address, ...]
+    sources: tuple[Address, ...]
 
     @property
     def number(self) -> int:
@@ -41,7 +41,7 @@ def openings(node: Node, topology: Topology, settings: Settings) -> list[Opening
     Packets of pods themselves (`any`) are apart: every network has them, wrapped or not.
     """
     roles = members(topology, settings)
-    found: dict[tuple[str, str], set[IPv4Address] | None] = {}
+    found: dict[tuple[str, str], set[Address] | None] = {}
     for rule in needed(settings):
         callers = [role for role in rule.sources if role != LEFT]
         asked = rule.protocol != "any" and (not rule.opened_by or getattr(settings, rule.opened_by))
@@ -57,6 +57,17 @@ def openings(node: Node, topology: Topology, settings: Settings) -> list[Opening
         Opening(protocol, port, tuple(sorted(sources or ())))
         for (protocol, port), sources in sorted(found.items())
         if sources is None or sources
+    ]
+
+
+def problems(settings: Settings) -> list[str]:
+    """Why firewalls cannot be opened for the cluster that the settings ask for, in words."""
+    if settings.host_firewall == "leave" or 6 not in settings.ip_families:
+        return []
+    return [
+        f"host_firewall: is open, which writes rules of IPv4 alone, and pod_subnet {settings.pod_subnet} is "
+        f"{words(settings.ip_families)}. Set it to `leave`, and open in each family what docs/ports.md "
+        "names, and ICMPv6."
     ]
 
 

@@ -76,9 +76,10 @@ def authority_documents(settings: Settings, topology: Topology) -> str:
 def _cluster(settings: Settings, topology: Topology) -> Document:
     """ClusterConfiguration: the part that kubeadm keeps in the cluster and every node shares."""
     names = [node.name for node in topology.control_planes]
-    addresses = [str(node.address) for node in (*topology.control_planes, *topology.load_balancers)]
+    hosts = (*topology.control_planes, *topology.load_balancers)
+    addresses = [str(address) for node in hosts for address in node.addresses]
     found = endpoint(settings, topology)
-    entrances = [found.host, *([settings.virtual_ip] if settings.virtual_ip else [])]
+    entrances = [found.host, *settings.virtual_ips]
     sans = [*map(str, entrances), *names, *addresses, *settings.api_cert_extra_sans]
     return {
         "clusterName": settings.cluster_name,
@@ -120,7 +121,7 @@ def _registration(settings: Settings, node: Node, control_plane: bool) -> Docume
         "name": node.name,
         "criSocket": cri_socket(settings),
         # Left to itself the kubelet may pick the virtual IP on a host that carries it.
-        "kubeletExtraArgs": [{"name": "node-ip", "value": str(node.address)}],
+        "kubeletExtraArgs": [{"name": "node-ip", "value": ",".join(map(str, node.addresses))}],
         **taints,
     }
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from cluster.compatibility import mode_refusal
+from cluster.ip_families import words
 from cluster.settings import Settings
 
 # A network's own file in /etc/cni/net.d; one that the user installs may have any.
 CNI_FILES = {"flannel": "10-flannel.conflist", "calico": "10-calico.conflist", "bridge": "10-bridge.conflist"}
+# Networks whose routes, rules and pools are of IPv4 alone (docs/ipv6.md).
+OF_IPV4 = ("bridge", "calico")
 # kube-proxy in mode nftables starts on no older kernel (pkg/proxy/nftables/supported.go of Kubernetes).
 NFTABLES_KERNEL = "5.13"
 
@@ -40,4 +43,11 @@ def proxy_modules(settings: Settings) -> tuple[str, ...]:
 def problems(settings: Settings) -> list[str]:
     """Why Kubernetes cannot have the network or the mode of kube-proxy that the settings ask for, in words."""
     refused = mode_refusal(settings.kubernetes_version, settings.kube_proxy_mode)
-    return [f"kube_proxy_mode: {refused}"] if refused else []
+    found = [f"kube_proxy_mode: {refused}"] if refused else []
+    if settings.cni in OF_IPV4 and 6 in settings.ip_families:
+        found.append(
+            f"cni: is {settings.cni}, which is made for IPv4 alone here, and pod_subnet {settings.pod_subnet} is "
+            f"{words(settings.ip_families)}. Take flannel, or with `none` a network of your own, or give "
+            "networks of IPv4."
+        )
+    return found

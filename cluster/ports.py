@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cluster.balancing import balancers
+from cluster.endpoint import Endpoint
 from cluster.settings import NAMES, Settings
 from cluster.topology import Node, Topology, bundle_servers
 
@@ -111,6 +112,11 @@ class Way(BaseModel):
     target: Node
     port: int
     what: str
+
+    @property
+    def at(self) -> Endpoint:
+        """Where the other is reached."""
+        return Endpoint(self.target.address, self.port)
 
 
 def ways(topology: Topology, settings: Settings) -> list[Way]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -12,32 +12,46 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from cluster.endpoint import API_SERVER_PORT, LABEL, Endpoint
+from cluster.ip_families import Address, Families, Network, addresses, networks
 
 DnsLabel = Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")]
 DnsName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HostPort = Annotated[str, AfterValidator(lambda text: str(Endpoint.parse(text)))]
 DnsServer = Annotated[str, AfterValidator(lambda text: _dns_server(text))]
+Addresses = Annotated[Families[Address], PlainValidator(addresses)]
+Networks = Annotated[Families[Network], PlainValidator(networks)]
 # HAProxy's port beside an API server that has 6443.
 SHARED_HOST_PORT = 8443
 
 
-def _dns_server(text: str) -> str:
-    """Raises ValueError when it is no address of a DNS server."""
-    address, colon, port = text.partition(":")
+def dns_server(text: str) -> Address:
+    """The address of a DNS server that is written as CoreDNS reads it: with a port one of IPv6 is in brackets.
+
+    Raises ValueError.
+    """
+    wanted = "must be an address, with or without a port, such as 192.0.2.53:53 or [2001:db8::53]:53"
     try:
-        IPv4Address(address)
-        right = not colon or 0 < int(port) < 65536
+        found: str | Address = ip_address(text)
     except ValueError:
-        right = False
-    if not right:
-        raise ValueError("must be an IPv4 address, with or without a port, such as 192.0.2.53:53")
+        try:
+            found = Endpoint.parse(text).host
+        except ValueError:
+            raise ValueError(wanted) from None
+    if isinstance(found, str) or text.endswith("]") or (found.version == 6 and found.is_link_local):
+        raise ValueError(wanted)
+    return found
+
+
+def _dns_server(text: str) -> str:
+    dns_server(text)
     return text
 
 
@@ -62,10 +76,10 @@ class Settings(BaseModel):
         "the `control-planes` themselves, an `external` load balancer of the site, or `none` before a single control "
         "plane (docs/load-balancing.md).",
     )
-    vip: IPv4Address | None = Field(
+    vip: Addresses | None = Field(
         None,
-        description="Virtual IP that Keepalived holds on one balancing host; must be set for `dedicated` and "
-        "`control-planes`, the others have none.",
+        description="Virtual IP that Keepalived holds on one balancing host, or one of each family; must be set for "
+        "`dedicated` and `control-planes`, the others have none.",
     )
     control_plane_endpoint: HostPort | None = Field(
         None,
@@ -108,8 +122,14 @@ class Settings(BaseModel):
     vrrp_advert_interval: float = Field(
         0.2, ge=0.01, le=40, description="Seconds between VRRP adverts; a backup takes over after about three."
     )
-    pod_subnet: IPv4Network = Field(IPv4Network("10.244.0.0/16"), description="Addresses of pods; a /24 per node.")
-    service_subnet: IPv4Network = Field(IPv4Network("10.96.0.0/12"), description="Addresses of Services.")
+    pod_subnet: Networks = Field(
+        networks("10.244.0.0/16"),
+        description="Addresses of pods: a /24 per node, of IPv6 a /64. One network, or one of each family with a comma "
+        "between; the first is the cluster's primary family (docs/ipv6.md).",
+    )
+    service_subnet: Networks = Field(
+        networks("10.96.0.0/12"), description="Addresses of Services, of the same families in the same order."
+    )
     dns_domain: DnsName = Field("cluster.local", description="DNS domain of the cluster.")
     api_cert_extra_sans: tuple[str, ...] = Field((), description="More names or addresses in the API's certificate.")
     allow_scheduling_on_control_planes: bool = Field(
@@ -145,8 +165,9 @@ class Settings(BaseModel):
     dns_zones: dict[DnsName, tuple[DnsServer, ...]] = Field(
         default_factory=dict, description="Zones that have DNS servers of their own: zone -> servers."
     )
-    dns_hosts: dict[DnsName, IPv4Address] = Field(
-        default_factory=dict, description="Names that pods find by CoreDNS alone: name -> address."
+    dns_hosts: dict[DnsName, Addresses] = Field(
+        default_factory=dict,
+        description="Names that pods find by CoreDNS alone: name -> address, or one of each family.",
     )
     volume_directory: Annotated[str, StringConstraints(pattern=r"^/[\w./-]+$")] = Field(
         "/opt/local-path-provisioner", description="Where `local-path` keeps volumes on each node."
@@ -204,9 +225,19 @@ class Settings(BaseModel):
         return self
 
     @property
-    def virtual_ip(self) -> IPv4Address | None:
-        """The address that Keepalived holds, where there is one."""
-        return self.vip if self.load_balancing in ("dedicated", "control-planes") else None
+    def virtual_ips(self) -> tuple[Address, ...]:
+        """The addresses that Keepalived holds: none, one, or one of each family with the primary first."""
+        return self.vip.each if self.vip and self.load_balancing in ("dedicated", "control-planes") else ()
+
+    @property
+    def virtual_ip(self) -> Address | None:
+        """The one of them at which the API is asked for."""
+        return next(iter(self.virtual_ips), None)
+
+    @property
+    def ip_families(self) -> tuple[int, ...]:
+        """The cluster's versions of IP, the primary first: (4,), (6,), (4, 6) or (6, 4)."""
+        return self.pod_subnet.versions
 
 
 NAMES = tuple(Settings.model_fields)
@@ -277,7 +308,8 @@ def markdown() -> str:
         rows.append(f"| `{name}` | `{_plain(default)!r}` | {field.description} |")
     head = "# Settings\n\nFlat names in `group_data/` or the inventory; an unknown one is refused.\n\n"
     host = (
-        "\n\nA host has `address` of its own: its IPv4 address in the cluster; unset, `ssh_hostname`. "
+        "\n\nA host has `address` of its own: its address in the cluster, or one of each family with a comma between; "
+        "unset, `ssh_hostname`. "
         f"It may also have its own {', '.join(f'`{name}`' for name in sorted(PER_HOST))}; all others are one for the "
         "whole cluster.\n\n"
         "What is merged into documents of Kubernetes, and how, is in [configuration.md](configuration.md).\n"
@@ -286,6 +318,6 @@ def markdown() -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, IPv4Network):
+    if isinstance(value, Families):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

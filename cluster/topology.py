@@ -5,23 +5,29 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
+from cluster.ip_families import Address
 from cluster.settings import Settings
 
-# kube-controller-manager gives each node a /24 of the pod subnet, unless one of these arguments says otherwise
-# (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/).
-NODE_PREFIX = 24
-PREFIXES = ("node-cidr-mask-size", "node-cidr-mask-size-ipv4")
 HOSTNAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One host: its name in the inventory and its IPv4 address in the cluster."""
+    """One host: its name in the inventory and its address in the cluster; of two families it may have one of each."""
 
     name: str
-    address: IPv4Address
+    address: Address
+    second: Address | None = None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All its addresses in the cluster."""
+        return (self.address,) if self.second is None else (self.address, self.second)
+
+    def of(self, version: int) -> Address | None:
+        """Its address of this family."""
+        return next((each for each in self.addresses if each.version == version), None)
 
 
 @dataclass(frozen=True)
@@ -43,16 +49,6 @@ class Topology:
         return (*self.load_balancers, *self.control_planes, *self.workers)
 
 
-def node_prefix(settings: Settings) -> int:
-    """The length of the prefix of each node's part of the pod subnet."""
-    given = settings.cluster_configuration.get("controllerManager") or {}
-    arguments = (given.get("extraArgs") or {}) if isinstance(given, dict) else {}
-    rows = [each for each in arguments if isinstance(each, dict)] if isinstance(arguments, list) else []
-    pairs = arguments.items() if isinstance(arguments, dict) else [(row.get("name"), row.get("value")) for row in rows]
-    found = [str(value) for name, value in pairs if name in PREFIXES]
-    return int(found[-1]) if found and found[-1].isdigit() else NODE_PREFIX
-
-
 def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
     """Hosts that hand the bundle on: those of the settings that the inventory has, else the load balancers, else the
     first two control planes; each keeps the whole bundle, and two are enough for one to fail."""
@@ -65,12 +61,11 @@ def bundle_servers(topology: Topology, settings: Settings) -> tuple[Node, ...]:
 def check(topology: Topology, settings: Settings) -> list[str]:
     """Every reason why these hosts cannot be a cluster, in words; an empty list when there is none.
 
-    What depends on `load_balancing` is cluster.balancing's.
+    What depends on `load_balancing` is cluster.balancing's, and networks are cluster.addressing's.
     """
     return [
         *_roles(topology, settings),
         *_identities(topology),
-        *_networks(topology, settings),
         *_servers(topology, settings),
     ]
 
@@ -107,7 +102,8 @@ def _identities(topology: Topology) -> list[str]:
     names, addresses = defaultdict(list), defaultdict(list)
     for node in topology.nodes:
         names[node.name].append(node.address)
-        addresses[node.address].append(node.name)
+        for address in node.addresses:
+            addresses[address].append(node.name)
     found = [
         f"{name}: is in the inventory {len(owners)} times. A host has one role; name it once."
         for name, owners in names.items()
@@ -123,33 +119,4 @@ def _identities(topology: Topology) -> list[str]:
         for name in names
         if not HOSTNAME.fullmatch(name)
     ]
-    return found
-
-
-def _networks(topology: Topology, settings: Settings) -> list[str]:
-    found = []
-    subnets = {"pod_subnet": settings.pod_subnet, "service_subnet": settings.service_subnet}
-    if settings.pod_subnet.overlaps(settings.service_subnet):
-        found.append(
-            f"pod_subnet {settings.pod_subnet} overlaps service_subnet {settings.service_subnet}: an address would "
-            "mean two things. Choose networks apart."
-        )
-    inhabitants = [(node.name, node.address) for node in topology.nodes]
-    if settings.virtual_ip:
-        inhabitants.append(("vip", settings.virtual_ip))
-    for key, subnet in subnets.items():
-        inside = [f"{name} ({address})" for name, address in inhabitants if address in subnet]
-        if inside:
-            found.append(
-                f"{key} {subnet} holds the address of {', '.join(inside)}: packets to it would go to pods or "
-                f"Services. Choose another {key}."
-            )
-    each = node_prefix(settings)
-    room = 2 ** (each - settings.pod_subnet.prefixlen) if each >= settings.pod_subnet.prefixlen else 0
-    wanted = len(topology.control_planes) + len(topology.workers)
-    if room < wanted:
-        found.append(
-            f"pod_subnet {settings.pod_subnet}: has room for {room} nodes of a /{each} each, the inventory has "
-            f"{wanted}. Choose a larger network."
-        )
     return found

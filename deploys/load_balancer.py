@@ -62,7 +62,8 @@ def keepalived() -> None:
         content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=plan.endpoint()),
     )
     labels.restore("Keepalived's check", [script], [check])
-    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interface=interface(), check=script)
+    interfaces = [interface(vip.version) for vip in plan.settings().virtual_ips]
+    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interfaces=interfaces, check=script)
     written = file.content(
         name="Write Keepalived's configuration", dest=KEEPALIVED, content=text, validate="keepalived -t -f {}"
     )
@@ -72,11 +73,11 @@ def keepalived() -> None:
     )  # fmt: skip
 
 
-def interface() -> str:
-    """The interface that carries the virtual IP: as set, else the one with this host's address."""
+def interface(version: int) -> str:
+    """The interface that carries a family's virtual IP: as set, else the one with this host's address."""
     if name := plan.settings().vip_interface:
         return name
-    address = str(plan.me().address)
+    address = str(plan.me().of(version))
     rows = host.get_fact(Hardware)["addresses"]
     found = [row["interface"] for row in rows if row["address"] == address]
     if not found:

@@ -5,13 +5,14 @@ its manifests make; of bridge /etc/cni/net.d/10-bridge.conflist, /usr/local/sbin
 Undo: `kubectl delete -f` the manifest; or stop the service, remove the three files, and restart the host.
 """
 
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import deploy
 
 from bundle.network import calico_files
-from cluster import bridge, calico
+from cluster import bridge, calico, flannel
 from cluster.networks import CNI_FILES
 from cluster.pieces import image
 from deploys import plan
@@ -36,7 +37,13 @@ def network() -> None:
 
 def _flannel() -> None:
     path = f"{ADDONS}/flannel.yaml"
-    text = plan.template("flannel/flannel.yaml.j2", image=image(plan.lock(), "flannel").name, endpoint=plan.endpoint())
+    text = plan.template(
+        "flannel/flannel.yaml.j2",
+        image=image(plan.lock(), "flannel").name,
+        endpoint=plan.endpoint(),
+        net_conf=flannel.net_conf(plan.settings()),
+        interface=flannel.interface(plan.settings(), plan.topology()),
+    )
     written = file.content(name="Write flannel's manifest", dest=path, content=text)
     kubernetes.apply(
         name="Apply flannel and wait for it on every node",
@@ -88,7 +95,8 @@ def _own() -> None:
 
 
 def _bridge() -> None:
-    topology, me, pods = plan.topology(), plan.me(), plan.settings().pod_subnet
+    topology, me, pods = plan.topology(), plan.me(), plan.settings().pod_subnet.first
+    assert isinstance(pods, IPv4Network), "networks.problems has refused others"
     operations.configure(
         name="Configure the bridge of this node's pods",
         topology=topology, node=me, mtu=_mtu(), dest=f"/etc/cni/net.d/{CNI_FILES['bridge']}",

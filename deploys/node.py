@@ -12,6 +12,8 @@ from pyinfra.operations import server
 from cluster import balancing
 from cluster.networks import proxy_modules
 from deploys import plan
+from facts.hardware import Hardware
+from facts.kernel import Sysctl
 from facts.service import Unit
 from operations import file, hosts, kernel, service, swap
 
@@ -26,6 +28,7 @@ SYSCTL = {
     "kernel.panic": "10",
     "kernel.panic_on_oops": "1",
 }
+FORWARDING = "net.ipv6.conf.all.forwarding"
 
 
 @deploy("Node")
@@ -40,16 +43,17 @@ def node() -> None:
             dest="/etc/modules-load.d/kubernetes.conf", content="".join(f"{name}\n" for name in modules),
         )  # fmt: skip
         loaded = kernel.modules(name="Load kernel modules", names=modules)
-        path = "/etc/sysctl.d/90-kubernetes.conf"
+        path, wanted = "/etc/sysctl.d/90-kubernetes.conf", sysctls()
         written = file.content(
             name="Write kernel settings",
-            dest=path, content="".join(f"{key} = {value}\n" for key, value in SYSCTL.items()),
+            dest=path, content="".join(f"{key} = {value}\n" for key, value in wanted.items()),
         )  # fmt: skip
-        kernel.sysctl(name="Apply kernel settings", wanted=SYSCTL, path=path, after=[loaded, written])
+        kernel.sysctl(name="Apply kernel settings", wanted=wanted, path=path, after=[loaded, written])
     server.hostname(name="Set the host name", hostname=me.name)
     # The endpoint's own name too: nodes must find the API without a DNS server, and before others know the name.
-    names = {each.name: each.address for each in topology.nodes} | balancing.names(settings, topology)
-    hosts.entries(name="Name every node in /etc/hosts", names={name: str(address) for name, address in names.items()})
+    names = {each.name: each.addresses for each in topology.nodes} | balancing.names(settings, topology)
+    known = {name: [str(address) for address in addresses] for name, addresses in names.items()}
+    hosts.entries(name="Name every node in /etc/hosts", names=known)
     if settings.time_sync == "chrony":
         plan.packages("time", name="Install chrony")
         chrony = plan.family().chrony
@@ -69,6 +73,23 @@ def _network_manager() -> None:
     )
     # It does not need to be enabled to be left alone by; a reload keeps the host's own interfaces as they are.
     service.unit(name="Tell NetworkManager", unit=NETWORK_MANAGER, restart_on=[written], enabled=False, reload=True)
+
+
+def sysctls() -> dict[str, str]:
+    """Kernel settings of this node; for IPv6 those of the interface that has its address too.
+
+    A host that forwards ignores router advertisements, and forgets the default route that it has by them, unless
+    `accept_ra` is 2 (https://docs.kernel.org/networking/ip-sysctl.html). It is set before forwarding is, where the
+    kernel listens to them: at 0 something else does, or nobody.
+    """
+    address = plan.me().of(6)
+    if address is None:
+        return SYSCTL
+    rows = host.get_fact(Hardware)["addresses"]
+    names = [row["interface"].replace(".", "/") for row in rows if row["address"] == str(address)]
+    keys = [f"net.ipv6.conf.{name}.accept_ra" for name in names]
+    live = host.get_fact(Sysctl, keys=tuple(keys)) if keys else {}
+    return {**{key: "2" for key in keys if live[key] in ("1", "2")}, FORWARDING: "1", **SYSCTL}
 
 
 plan.run(__name__, node)

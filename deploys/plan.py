@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from gevent.lock import RLock
@@ -17,12 +16,13 @@ from pyinfra.api.operation import OperationMeta
 from bundle.network import problems as network_problems
 from bundle.verify import BundleError, read_lock, verify
 from cluster import addons as known_addons
-from cluster import balancing, configuration, families, networks, ports
+from cluster import addressing, balancing, configuration, families, firewall, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.endpoint import Endpoint
 from cluster.families import Family
 from cluster.findings import report, unknown
+from cluster.ip_families import addresses
 from cluster.lock import Lock
 from cluster.preflight.system import lacking, runtime_problems
 from cluster.runtime import Wanted
@@ -43,6 +43,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.globals["Endpoint"] = Endpoint
 
 
 class InputError(PyinfraError):
@@ -61,11 +62,11 @@ def node_of(name: str) -> Node:
     data = inventory.get_host(name).data
     address = data.get("address") or data.get("ssh_hostname") or name
     try:
-        return Node(name, IPv4Address(address))
-    except ValueError:
+        return Node(name, *addresses(address).each)
+    except ValueError as error:
         raise InputError(
-            f"{name}: address {address!r} is not an IPv4 address. kubeadm, etcd and HAProxy are configured with it. "
-            "Set `address` for this host in the inventory."
+            f"{name}: address {address!r}: {error}. kubeadm, etcd and HAProxy are configured with it. Set `address` "
+            "for this host in the inventory."
         ) from None
 
 
@@ -99,13 +100,13 @@ def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
-    found += balancing.check(known, mine) + ports.clashes(known, mine)
+    found += addressing.check(known, mine) + balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
     by_release = [runtime_problems(mine, lock(), name) for name in lock().package_sets]
     if all(by_release):  # else it is asked which release a host is of
         found += dict.fromkeys(line for lines in by_release for line in lines)
-    found += networks.problems(mine) + network_problems(mine, lock())
+    found += networks.problems(mine) + network_problems(mine, lock()) + firewall.problems(mine)
     found += known_addons.problems(mine, lock())
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(

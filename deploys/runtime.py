@@ -51,7 +51,7 @@ def _containerd(wanted: Wanted) -> None:
         validate=containerd.check_script(wanted.pause, wanted.driver),
     )  # fmt: skip
     bundle_server.trust(name="Trust the bundle's servers", dest=TRUST, servers=plan.bundle_servers())
-    urls = [bundle_server.url(node, plan.settings().bundle_port) for node in plan.bundle_servers()]
+    urls = [f"https://{bundle_server.registry(node, plan.settings().bundle_port)}" for node in plan.bundle_servers()]
     # containerd reads these for each pull. Loaded images need them too: the kubelet may throw one away.
     file.content(
         name="Have containerd ask the bundle's servers for images",
@@ -81,7 +81,7 @@ def _crio(wanted: Wanted) -> None:
         driver=wanted.driver,
     )
     configured = file.content(name="Write CRI-O's configuration", dest=crio.CONFIG, content=text, validate=crio.CHECK)
-    servers = [f"{node.address}:{plan.settings().bundle_port}" for node in plan.bundle_servers()]
+    servers = [bundle_server.registry(node, plan.settings().bundle_port) for node in plan.bundle_servers()]
     for node, server in zip(plan.bundle_servers(), servers, strict=True):
         bundle_server.trust(
             name=f"Trust the bundle's server {node.name}",

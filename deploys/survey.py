@@ -52,8 +52,9 @@ def gather(asked: tuple[Node, ...]) -> Seen:
     balancers = [node for node in plan.balancers() if node in asked]
     nodes = [node for node in asked if node in (*topology.control_planes, *topology.workers)]
     hardware, kubeadm = ask(Hardware, asked), ask(KubeadmNode, nodes)
-    vip = str(settings.virtual_ip)
-    holders = tuple(name for name, state in ask(Vrrp, balancers, vip=vip).items() if state["holds_vip"])
+    vips = [str(each) for each in settings.virtual_ips]
+    holding = [ask(Vrrp, balancers, vip=vip) for vip in vips]
+    holders = tuple(node.name for node in balancers if any(found[node.name]["holds_vip"] for found in holding))
     modules = {node.name: {"names": kernel.modules(by_host[node.name])} for node in nodes}
     ports = {node.name: tuple(listening(node, topology, settings)) for node in asked}
     without_etcd = [node for node in topology.control_planes if node in nodes and not kubeadm[node.name]["etcd_data"]]
@@ -79,7 +80,7 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         installed=ask(Installed, nodes, runtime=settings.container_runtime),
         surroundings=ask(Surroundings, asked),
         unopened=rules.pending(asked),
-        answers=_answers(balancers, [] if holders else [vip]),
+        answers=_answers(balancers, [] if holders else vips),
         vip_holders=holders,
     )
 
@@ -93,7 +94,7 @@ def _targets(asked: Iterable[Node]) -> dict[str, dict[str, Any]]:
                 found[node.name] = [str(plan.endpoint())]
     for way in ways(topology, plan.settings()):
         if way.source in asked:
-            found.setdefault(way.source.name, []).append(f"{way.target.address}:{way.port}")
+            found.setdefault(way.source.name, []).append(str(way.at))
     return {name: {"targets": tuple(targets)} for name, targets in found.items()}
 
 

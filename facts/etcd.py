@@ -8,8 +8,9 @@ from typing import Any, Literal, TypedDict
 from pyinfra.api import FactBase
 
 PKI = "/etc/kubernetes/pki/etcd"
+# etcd listens on the loopback address of one family only, that of its peers; its first URL is that.
 ETCDCTL = (
-    "etcdctl --endpoints=https://127.0.0.1:2379 "
+    "etcdctl --endpoints=$(sed -n 's/.*--listen-client-urls=\\([^,]*\\).*/\\1/p' /etc/kubernetes/manifests/etcd.yaml) "
     f"--cacert={PKI}/ca.crt --cert={PKI}/healthcheck-client.crt --key={PKI}/healthcheck-client.key"
 )
 

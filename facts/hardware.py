@@ -45,7 +45,7 @@ class Hardware(FactBase[HardwareState]):
          "mac": "52:54:00:12:34:56", "mtu": 1500}]}
 
     `machine_id` and `product_uuid` are None where there is none; containers have no DMI. `disk_free_mib` is that
-    of /var/lib. IPv4 addresses only; none where there is no `ip`.
+    of /var/lib. Of IPv6 global addresses only, to which unique local ones belong; no address where there is no `ip`.
     """
 
     def command(self) -> str:
@@ -83,6 +83,6 @@ class Hardware(FactBase[HardwareState]):
                 )
                 for link in json.loads(rows.get("addr") or "[]")
                 for each in link.get("addr_info", [])
-                if each["family"] == "inet"
+                if each["family"] == "inet" or (each["family"] == "inet6" and each["scope"] == "global")
             ],
         )

@@ -10,6 +10,7 @@ from pyinfra.api import FactBase
 Module = Literal["loaded", "builtin", "available", "absent"]
 # A function that the kernel has with a module which leaves no other sign when it is compiled in.
 SYMBOLS = {"nf_conntrack": "nf_conntrack_in", "nf_tables": "nft_do_chain", "ip_tables": "ipt_do_table"}
+SYMBOLS |= {"ip6_tables": "ip6t_do_table"}
 SYMBOLS |= {"vxlan": "vxlan_xmit", "ip_vs": "ip_vs_conn_put", "ip_vs_rr": "ip_vs_rr_schedule"}
 SYMBOLS |= {"ipip": "ipip_tunnel_xmit", "ip_set": "ip_set_test", "xt_set": "set_match_v4"}
 
@@ -63,7 +64,8 @@ class Sysctl(FactBase[dict[str, str | None]]):
 
     def command(self, keys: tuple[str, ...]) -> str:
         return (
-            f"for k in {shlex.join(keys)}; do f=/proc/sys/$(echo $k | tr . /); "
+            # sysctl(8): within a name, such as that of a VLAN's interface, a dot is written as a slash.
+            f"for k in {shlex.join(keys)}; do f=/proc/sys/$(echo $k | tr ./ /.); "
             'if test -r "$f"; then echo "$k=$(cat "$f")"; else echo "$k"; fi; done'
         )
 

@@ -10,7 +10,8 @@ from pyinfra.api import FactBase
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=10s"
 # This node's own API server: the kubeconfig's is the endpoint, where any of them may answer.
 OWN = (
-    "s=$(sed -n 's/.*--advertise-address=//p' /etc/kubernetes/manifests/kube-apiserver.yaml 2>/dev/null); "
+    "s=$(sed -n 's/.*--advertise-address=//p' /etc/kubernetes/manifests/kube-apiserver.yaml 2>/dev/null "
+    "| sed 's/.*:.*/[&]/'); "
     f'k="{KUBECTL} ${{s:+--server=https://$s:6443}}"; '
 )
 MADE_BY_INIT = "configmap/kubeadm-config daemonset/kube-proxy"

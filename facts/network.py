@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, TypedDict, cast
 
 from pyinfra.api import FactBase
@@ -15,14 +15,14 @@ BEGIN, END = "# BEGIN pyinfra-kubeadm", "# END pyinfra-kubeadm"
 
 
 class Answers(FactBase[str | None]):
-    """The MAC address that answers for an IPv4 address of this host's network, or None when nothing does.
+    """The MAC address that answers for an address of this host's network, or None when nothing does.
 
     ::
 
         "52:54:00:12:34:56"
 
-    A machine that drops every packet to itself still answers ARP, so the kernel's neighbour table is read after
-    an attempt to reach it (https://man7.org/linux/man-pages/man8/ip-neighbour.8.html).
+    A machine that drops every packet to itself still answers ARP, and neighbour discovery mostly, so the kernel's
+    neighbour table is read after an attempt to reach it (https://man7.org/linux/man-pages/man8/ip-neighbour.8.html).
     """
 
     @staticmethod
@@ -77,6 +77,7 @@ class RoutesAndNames(FactBase[Names]):
         return (
             # Bits of its flags: up (1), a route that refuses (0x200).
             "awk 'NR > 1 {print \"route\", $2, $8, $4}' /proc/net/route 2>/dev/null; "
+            "awk '{print \"route6\", $1, $2, $9}' /proc/net/ipv6_route 2>/dev/null; "
             f"sed -n '{server.format('nameserver')}' /etc/resolv.conf 2>/dev/null; "
             f"sed -n '{server.format('upstream')}' /run/systemd/resolve/resolv.conf 2>/dev/null; "
             "systemctl is-active -q systemd-resolved 2>/dev/null && echo resolved; "
@@ -90,6 +91,8 @@ class RoutesAndNames(FactBase[Names]):
             kind, *words = line.split()
             if kind == "route" and int(words[2], 16) & 0x201 == 1:
                 found["routes"].append(_network(words[0], words[1]))
+            elif kind == "route6" and int(words[2], 16) & 0x201 == 1:
+                found["routes"].append(_network6(words[0], words[1]))
             elif kind == "nameserver" and words:
                 found["nameservers"].append(words[0])
             elif kind == "upstream" and words:
@@ -105,6 +108,11 @@ def _network(destination: str, mask: str) -> str:
     """A network of /proc/net/route, where numbers stand in the order of bytes of a little-endian machine."""
     address, bits = (IPv4Address(bytes.fromhex(each)[::-1]) for each in (destination, mask))
     return str(IPv4Network(f"{address}/{bits}"))
+
+
+def _network6(destination: str, length: str) -> str:
+    """A network of /proc/net/ipv6_route, where all numbers are hexadecimal."""
+    return str(IPv6Network((IPv6Address(bytes.fromhex(destination)), int(length, 16))))
 
 
 class Listener(TypedDict):
@@ -153,7 +161,7 @@ class Reach(FactBase[dict[str, str]]):
 
     ::
 
-        {"10.0.0.21:6443": "open", "10.0.0.21:2379": "Connection refused", "10.0.0.31:10250": "timeout"}
+        {"10.0.0.21:6443": "open", "10.0.0.21:2379": "Connection refused", "[fd00::31]:10250": "timeout"}
 
     Else it is the kernel's word for why not, such as "No route to host". What connects says nothing and hangs up.
     """
@@ -165,7 +173,8 @@ class Reach(FactBase[dict[str, str]]):
     def command(self, targets: tuple[str, ...]) -> str:
         # bash ends with why: `bash: connect: Connection refused`
         one = (
-            'w=$(LC_ALL=C timeout 3 bash -c ": < /dev/tcp/${1%:*}/${1#*:}" 2>&1); case $? in '
+            "h=${1%:*}; h=${h#\\[}; h=${h%]}; "
+            'w=$(LC_ALL=C timeout 3 bash -c ": < /dev/tcp/$h/${1##*:}" 2>&1); case $? in '
             '0) echo "$1 open";; 124) echo "$1 timeout";; *) echo "$1 ${w##*: }";; esac'
         )
         return f"printf '%s\\n' {shlex.join(targets)} | xargs -n 1 -P 100 sh -c '{one}' sh; true"
@@ -185,7 +194,7 @@ class Pings(FactBase[dict[str, Passed]]):
 
         {"10.0.0.21": "full", "10.0.0.31": "small", "10.0.0.32": "none"}
 
-    Empty where there is no `ping`. 28 bytes of the size are the headers of IPv4 and ICMP.
+    Empty where there is no `ping`. 28 bytes of the size are the headers of IPv4 and ICMP, of IPv6 they are 48.
     """
 
     @staticmethod
@@ -194,7 +203,8 @@ class Pings(FactBase[dict[str, Passed]]):
 
     def command(self, addresses: tuple[str, ...], mtu: int) -> str:
         one = (
-            f'f="-M do -s {mtu - 28}"; for o in "$f" "$f" ""; do ping -q -c 1 -W 2 $o $1 >/dev/null 2>&1 && '
+            f"case $1 in *:*) s={mtu - 48};; *) s={mtu - 28};; esac; "
+            'f="-M do -s $s"; for o in "$f" "$f" ""; do ping -q -c 1 -W 2 $o $1 >/dev/null 2>&1 && '
             '{ test -n "$o" && echo "$1 full" || echo "$1 small"; exit 0; }; done; echo "$1 none"'
         )
         return (

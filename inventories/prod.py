@@ -3,7 +3,7 @@
     pyinfra inventories/prod.py deploys/cluster.py --dry --diff
     pyinfra inventories/prod.py deploys/cluster.py
 
-A host is its name, which becomes the node's name, and its own data. `address` is its IPv4 address in the cluster;
+A host is its name, which becomes the node's name, and its own data. `address` is its address in the cluster;
 `ssh_hostname` where SSH reaches it, if that is another. The first control plane is where `kubeadm init` runs.
 Addresses here are of RFC 5737, which nobody has. Keep other lists of strings out of this file: pyinfra takes each
 for a group of hosts.

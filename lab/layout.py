@@ -18,6 +18,10 @@ BRIDGE = "kubeadm-lab"
 NETWORK = "10.88.0"
 GATEWAY = f"{NETWORK}.1"
 VIP = f"{NETWORK}.100"
+# Beside it nodes have IPv6, where this machine's kernel has; the last number is the same.
+NETWORK6 = "fd00:88::"
+GATEWAY6 = f"{NETWORK6}1"
+VIP6 = f"{NETWORK6}100"
 USER = "admin"
 DEFAULT = ("lb1", "lb2", "cp1", "cp2", "cp3", "w1")
 # What `lab up --topology` raises; inventories/lab.py has each balanced as its nodes allow (docs/load-balancing.md).
@@ -43,6 +47,11 @@ class Node:
     name: str
     group: str
     address: str
+
+    @property
+    def address6(self) -> str:
+        """Its address of IPv6."""
+        return f"{NETWORK6}{self.address.rpartition('.')[2]}"
 
     @property
     def directory(self) -> Path:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from lab.layout import BRIDGE, GATEWAY, Node
+from lab.layout import BRIDGE, GATEWAY, GATEWAY6, Node
 from lab.shell import run
 
 TABLE = "kubeadm_lab"
-# Nodes may answer this machine, never ask it; nothing of theirs is forwarded off the bridge.
+# Nodes may answer this machine and be neighbours of it, never ask it; nothing of theirs is forwarded off the bridge.
 RULES = f"""
 table inet {TABLE} {{
     chain input {{
         type filter hook input priority -10;
+        iifname "{BRIDGE}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
         iifname "{BRIDGE}" ct state new,invalid,untracked drop
     }}
     chain forward {{
@@ -22,6 +24,12 @@ table inet {TABLE} {{
     }}
 }}
 """
+
+
+def has_ipv6() -> bool:
+    """Whether this machine's kernel has IPv6 and uses it."""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "0"
 
 
 def links() -> set[str]:
@@ -40,6 +48,8 @@ def ensure_bridge() -> None:
     if BRIDGE not in links():
         run("ip", "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
         run("ip", "addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
+        if has_ipv6():
+            run("ip", "addr", "add", f"{GATEWAY6}/64", "dev", BRIDGE, "nodad")
     run("ip", "link", "set", BRIDGE, "up")
     run("nft", "-f", "-", stdin=f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n{RULES}")
 
@@ -61,6 +71,9 @@ def ensure_node(node: Node) -> None:
         run(*inside, "link", "set", "eth0", "up")
         # A Service's address needs a route before kube-proxy can rewrite it; this one leads to a closed door.
         run(*inside, "route", "add", "default", "via", GATEWAY)
+        if has_ipv6():
+            run(*inside, "addr", "add", f"{node.address6}/64", "dev", "eth0", "nodad")
+            run(*inside, "-6", "route", "add", "default", "via", GATEWAY6)
 
 
 def plug(node: Node, plugged: bool) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
+from cluster.endpoint import Endpoint
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY
 from cluster.relay import batches
@@ -36,7 +37,15 @@ FETCH = Path(__file__).with_name("fetch.sh").read_text()
 
 def url(server: Node, port: int) -> str:
     """Where a server is found."""
-    return f"https://{server.address}:{port}"
+    return f"https://{Endpoint(server.address, port)}"
+
+
+def registry(server: Node, port: int) -> str:
+    """Where a runtime finds a server as a registry, without the scheme: one of IPv6 by its name, which /etc/hosts has.
+
+    containerd before 2.0 reads no hosts.toml with a bracket in a table's key.
+    """
+    return str(Endpoint(server.address if server.address.version == 4 else server.name, port))
 
 
 @operation()

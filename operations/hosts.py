@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
@@ -12,10 +12,10 @@ from facts.network import BEGIN, END
 from operations import file
 
 
-def merged(old: str, names: Mapping[str, str]) -> str:
+def merged(old: str, names: Mapping[str, Sequence[str]]) -> str:
     """The file's text with our block in place of the one that was there, or at its end."""
     lines = old.splitlines()
-    block = [BEGIN, *(f"{address} {name}" for name, address in names.items()), END]
+    block = [BEGIN, *(f"{address} {name}" for name, addresses in names.items() for address in addresses), END]
     begin = None
     for at, line in enumerate(lines):
         if line == BEGIN:
@@ -29,11 +29,11 @@ def merged(old: str, names: Mapping[str, str]) -> str:
 
 
 @operation()
-def entries(names: Mapping[str, str], path: str = "/etc/hosts") -> Generator[StringCommand, None, None]:
+def entries(names: Mapping[str, Sequence[str]], path: str = "/etc/hosts") -> Generator[StringCommand, None, None]:
     """
     Keep a block of names and addresses in /etc/hosts; what others wrote there stays.
 
-    + names: host name -> address
+    + names: host name -> its addresses
     + path: the file
     """
     current = host.get_fact(FileState, path=path)

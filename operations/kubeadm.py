@@ -18,7 +18,7 @@ from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.balancing import endpoint
-from cluster.endpoint import Endpoint
+from cluster.endpoint import API_SERVER_PORT, Endpoint
 from cluster.kubeadm import cri_socket, init_documents, join_documents
 from cluster.networks import CNI_FILES
 from cluster.settings import Settings
@@ -61,12 +61,17 @@ def with_config(command: str, seconds: int) -> str:
     )
 
 
-def ready(address: str, seconds: int = 120) -> str:
-    """Shell that waits for the API server at an address and fails, with its log, when time runs out."""
+def own_api(node: Node) -> Endpoint:
+    """A control plane's own API server."""
+    return Endpoint(node.address, API_SERVER_PORT)
+
+
+def ready(at: Endpoint, seconds: int = 120) -> str:
+    """Shell that waits for one API server and fails, with its log, when time runs out."""
     return (
         f"for i in $(seq {seconds}); do curl -sf --max-time 2 --cacert /etc/kubernetes/pki/ca.crt "
-        f"https://{address}:6443/readyz >/dev/null && exit 0; sleep 1; done; "
-        f"echo 'https://{address}:6443/readyz did not answer in {seconds} s; kubelet says:' >&2; "
+        f"https://{at}/readyz >/dev/null && exit 0; sleep 1; done; "
+        f"echo 'https://{at}/readyz did not answer in {seconds} s; kubelet says:' >&2; "
         "journalctl -u kubelet -n 30 --no-pager >&2; crictl ps -a >&2; exit 1"
     )
 
@@ -131,7 +136,7 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
     local = yield from idle(host.get_fact(KubeadmNode))
     if local["etcd_data"]:
         # Its API comes up by itself or must be mended first: what this etcd holds is not put at risk by another init.
-        yield StringCommand(ready(str(node.address)))
+        yield StringCommand(ready(own_api(node)))
         if find_seed(topology)[0]:
             return
     ignored = list(settings.ignore_preflight_errors)
@@ -143,7 +148,7 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
         with_config(f"kubeadm init --skip-token-print{flags}", seconds=600),
         _stdin=init_documents(settings, topology, node, bootstrap_token(), certificate_key()),
     )
-    yield StringCommand(ready(str(node.address)))
+    yield StringCommand(ready(own_api(node)))
 
 
 def join_action(local: str, known: MemberNode | None, wanted: Role) -> NodeAction:
@@ -191,11 +196,11 @@ def forget(seed: Node, node: Node) -> None:
     """Remove what a broken join left of a node in the cluster: its etcd member and its Node."""
     script = (
         f'all=$({ETCDCTL} member list) && id=$(echo "$all" | '
-        f"awk -F', ' '$4 == \"https://{node.address}:2380\" {{print $1}}') && "
+        f"awk -F', ' '$4 == \"https://{Endpoint(node.address, 2380)}\" {{print $1}}') && "
         f'{{ test -z "$id" || {ETCDCTL} member remove "$id"; }} && '
         # At the seed's own API server: behind the endpoint may still be the one whose etcd has just been dropped. And
         # more than once: etcd may be choosing a leader.
-        f"for i in 1 2 3 4 5 6; do {KUBECTL} --server=https://{seed.address}:6443 delete node {node.name} "
+        f"for i in 1 2 3 4 5 6; do {KUBECTL} --server=https://{own_api(seed)} delete node {node.name} "
         "--ignore-not-found && exit 0; sleep 5; done; exit 1"
     )
     remote.on(seed.name, script, why=f"removing what an interrupted join left of {node.name}")
@@ -267,4 +272,4 @@ def join(
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
     yield StringCommand(with_config(f"kubeadm join{flags}", seconds=600), _stdin=documents)
     if control_plane:
-        yield StringCommand(ready(str(node.address)))
+        yield StringCommand(ready(own_api(node)))

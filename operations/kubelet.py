@@ -6,7 +6,6 @@ import base64
 import json
 import shlex
 from collections.abc import Generator, Sequence
-from ipaddress import IPv4Address
 
 import gevent
 from cryptography import x509
@@ -54,10 +53,12 @@ def faults(request: ServingRequest, nodes: Sequence[Node]) -> list[str]:
         names = list(asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         names = []
-    own = [x509.DNSName(node.name), x509.IPAddress(IPv4Address(node.address))]
+    own = [x509.DNSName(node.name), *map(x509.IPAddress, node.addresses)]
     strange = [str(each.value) for each in names if each not in own]
     if strange or not names:
-        found.append(f"it is for {', '.join(strange) or 'no name'}, and {node.name} has {node.address}")
+        found.append(
+            f"it is for {', '.join(strange) or 'no name'}, and {node.name} has {' and '.join(map(str, node.addresses))}"
+        )
     return found
 
 

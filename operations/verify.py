@@ -178,7 +178,7 @@ def healthy(settings: Settings, topology: Topology, image: str) -> Generator[Str
         host.noop("what there is of the cluster is healthy")
         return
     if not found:
-        found = workload.findings(topology, image)
+        found = workload.findings(topology, image, dual=len(settings.ip_families) > 1)
     if not found:
         logger.info("%severy node, pod, etcd member, backend and network path is well", host.print_prefix)
         host.noop("the cluster is healthy")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import gevent
@@ -12,12 +13,14 @@ from jinja2 import Template
 from pyinfra import logger
 from pyinfra.api import OperationError
 
+from cluster.endpoint import Endpoint
 from cluster.topology import Topology
 from operations import remote
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 NAMESPACE = "pyinfra-kubeadm-verify"
-MANIFEST = Template("""\
+MANIFEST = Template(
+    """\
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -55,10 +58,15 @@ metadata:
   namespace: {{ namespace }}
 spec:
   selector: {app: probe}
+{% if dual %}
+  ipFamilyPolicy: RequireDualStack
+{% endif %}
   ports:
     - port: 80
       targetPort: 8080
-""")
+""",
+    trim_blocks=True,
+)
 
 
 def settled(look: Callable[[], list[str]], seconds: int) -> list[str]:
@@ -74,16 +82,16 @@ def settled(look: Callable[[], list[str]], seconds: int) -> list[str]:
     return found
 
 
-def findings(topology: Topology, image: str) -> list[str]:
-    """Run one pod on every node, try every path from every pod, and remove them all again."""
+def findings(topology: Topology, image: str, dual: bool = False) -> list[str]:
+    """Run one pod on every node, try every path from every pod, and remove them all again; of two families, each."""
     first = topology.first_control_plane.name
-    manifest = MANIFEST.render(namespace=NAMESPACE, image=image)
+    manifest = MANIFEST.render(namespace=NAMESPACE, image=image, dual=dual)
     try:
         try:
             remote.on(first, f"{KUBECTL} apply -f - >/dev/null", manifest, "starting the probe pods")
             rollout = f"{KUBECTL} -n {NAMESPACE} rollout status daemonset/probe --timeout=120s >/dev/null"
             remote.on(first, rollout, why="waiting for the probe pods")
-            return _paths(first)
+            return _paths(first, dual)
         finally:
             remove = f"{KUBECTL} delete namespace {NAMESPACE} --ignore-not-found --wait=true --timeout=120s >/dev/null"
             remote.on(first, remove, why="removing the probe pods")
@@ -91,13 +99,21 @@ def findings(topology: Topology, image: str) -> list[str]:
         return [str(error)]
 
 
-def attempts(pods: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """What to try: (pod, target) -> what a failure of it means. Each pod tries the next one, so that n nodes cost n."""
+def attempts(pods: list[dict[str, Any]], services: Sequence[str] = ()) -> dict[tuple[str, str], str]:
+    """What to try: (pod, target) -> what a failure of it means. Each pod tries the next one, so that n nodes cost n.
+
+    + pods: as `kubectl get pods -o json` has them
+    + services: addresses of the Service of these pods that are to be tried beside its name
+    """
     found = {}
     for pod, other in zip(pods, [*pods[1:], pods[0]], strict=True):
         node, name = pod["spec"]["nodeName"], pod["metadata"]["name"]
         targets = {
-            f"{other['status']['podIP']}:8080": f"the pod on {other['spec']['nodeName']}",
+            **{
+                str(Endpoint(ip_address(row["ip"]), 8080)): f"the pod on {other['spec']['nodeName']}"
+                for row in other["status"]["podIPs"]
+            },
+            **{str(Endpoint(ip_address(each), 80)): "the Service by its address" for each in services},
             f"probe.{NAMESPACE}.svc:80": "the Service by its DNS name",
             "kubernetes.default.svc:443": "the API's Service by its DNS name",
         }
@@ -105,9 +121,14 @@ def attempts(pods: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
     return found
 
 
-def _paths(first: str) -> list[str]:
+def _paths(first: str, dual: bool) -> list[str]:
     listing = remote.on(first, f"{KUBECTL} -n {NAMESPACE} get pods -o json", why="listing the probe pods")
-    wanted = attempts(json.loads("\n".join(listing))["items"])
+    services = []
+    if dual:
+        asked = f"{KUBECTL} -n {NAMESPACE} get service probe -o json"
+        found = remote.on(first, asked, why="asking for the addresses of the probe Service")
+        services = json.loads("\n".join(found))["spec"]["clusterIPs"]
+    wanted = attempts(json.loads("\n".join(listing))["items"], services)
     # DNS and the rules of a new Service may take a moment to reach every node.
     one = (
         f"for i in 1 2 3 4 5 6; do said=$({KUBECTL} -n {NAMESPACE} exec $0 -- /agnhost connect --timeout=5s $1 2>&1) "

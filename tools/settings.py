@@ -19,6 +19,7 @@ from pyinfra.api.exceptions import InventoryError, PyinfraError
 from pyinfra.context import ctx_state
 from pyinfra_cli.inventory import make_inventory
 
+from cluster.ip_families import Families
 from cluster.origins import Row, rows
 from cluster.settings import Settings, SettingsError
 
@@ -66,6 +67,8 @@ def text(found: Sequence[Row]) -> str:
 
 def _plain(value: Any) -> Any:
     """Networks and addresses as people write them."""
+    if isinstance(value, dict):
+        return {name: str(each) if isinstance(each, Families) else each for name, each in value.items()}
     return value if isinstance(value, bool | int | tuple | dict | None) else str(value)
 
 

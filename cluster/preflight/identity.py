@@ -19,10 +19,11 @@ def check(seen: Seen) -> Iterator[Finding]:
     yield from _alike("product-uuid", "product_uuid", {name: state["product_uuid"] for name, state in machines.items()})
     for node in seen.asked:
         rows = machines.get(node.name, {}).get("addresses", [])
-        if rows and node.name not in own:
-            has = ", ".join(row["address"] for row in rows if not row["address"].startswith("127."))
-            what = f"no interface has its address {node.address}; it has {has or 'none'}"
-            yield Finding("address", (node.name,), what)
+        for address in node.addresses:
+            if rows and all(row["address"] != str(address) for row in rows):
+                has = ", ".join(row["address"] for row in rows if not row["address"].startswith("127."))
+                what = f"no interface has its address {address}; it has {has or 'none'}"
+                yield Finding("address", (node.name,), what)
 
 
 def _alike(check: str, what: str, values: Mapping[str, str | None]) -> Iterator[Finding]:

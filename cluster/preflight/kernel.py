@@ -14,18 +14,23 @@ from cluster.settings import Settings
 # Those that kubeadm's SystemVerification asks for, of the ones that both versions list
 # (https://github.com/kubernetes/system-validators, validators/types_unix.go).
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
+# The older packet filter's module of each family.
+TABLES = {4: "ip_tables", 6: "ip6_tables"}
 NO_CGROUP_V1 = 256  # systemd refuses to boot with it unless forced (its NEWS of 256)
 
 
 def features(settings: Settings) -> list[tuple[str, ...]]:
     """What the kernel must have with these settings, each as modules any of which will do."""
+    mode = settings.kube_proxy_mode
     found: list[tuple[str, ...]] = [
         ("overlay",),
         ("br_netfilter",),
         ("nf_conntrack",),
-        ("nf_tables",) if settings.kube_proxy_mode == "nftables" else ("nf_tables", "ip_tables"),
+        *(("nf_tables",) if mode == "nftables" else ("nf_tables", TABLES[version]) for version in settings.ip_families),
+        *networks.modules(settings),
+        *((name,) for name in networks.proxy_modules(settings)),
     ]
-    return [*found, *networks.modules(settings), *((name,) for name in networks.proxy_modules(settings))]
+    return list(dict.fromkeys(found))
 
 
 def modules(settings: Settings) -> tuple[str, ...]:

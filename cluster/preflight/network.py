@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
+from ipaddress import ip_address, ip_interface, ip_network
+from itertools import product
 from typing import Any
 
 from cluster.findings import Finding, names
+from cluster.ip_families import Address, within
 from cluster.networks import goes_unwrapped
 from cluster.preflight.seen import Seen
 from cluster.topology import Node
@@ -29,9 +31,10 @@ def check(seen: Seen) -> Iterator[Finding]:
 
 
 def _route(seen: Seen, name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
-    subnet = seen.cluster.service_subnet
-    if not any(subnet.subnet_of(IPv4Network(route)) for route in found["routes"]):
-        yield Finding("default-route", (name,), f"no route leads to {subnet}, the addresses of Services")
+    routes = [ip_network(route) for route in found["routes"]]
+    for subnet in seen.cluster.service_subnet.each:
+        if not any(within(subnet, route) for route in routes):
+            yield Finding("default-route", (name,), f"no route leads to {subnet}, the addresses of Services")
 
 
 def _nameservers(seen: Seen, name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
@@ -55,13 +58,13 @@ def _loopback(address: str) -> bool:
 
 
 def _hosts_file(seen: Seen, node: Node, lines: list[list[str]]) -> Iterator[Finding]:
-    known = {each.name: str(each.address) for each in seen.topology.nodes}
+    known = {each.name: [str(address) for address in each.addresses] for each in seen.topology.nodes}
     for address, *aliases in lines:
         for alias in aliases:
             # Debian gives a host's own name 127.0.1.1, and nothing here goes by its own name.
             own = alias == node.name and _loopback(address)
-            if alias in known and address != known[alias] and not own:
-                what = f"/etc/hosts names {alias} as {address}, the inventory as {known[alias]}"
+            if alias in known and address not in known[alias] and not own:
+                what = f"/etc/hosts names {alias} as {address}, the inventory as {' and '.join(known[alias])}"
                 yield Finding("hosts-file", (node.name,), what)
 
 
@@ -83,20 +86,24 @@ def _next_hops(seen: Seen) -> Iterator[Finding]:
     if not goes_unwrapped(seen.cluster):
         return
     everybody = (*seen.topology.control_planes, *seen.topology.workers)
-    for node in seen.nodes():
-        if row := seen.own_address(node):
-            subnet = IPv4Interface(f"{row['address']}/{row['prefix']}").network
-            if beyond := [each.name for each in everybody if each.address not in subnet]:
+    for node, version in product(seen.nodes(), seen.cluster.ip_families):
+        if row := seen.own_address(node, version):
+            subnet = ip_interface(f"{row['address']}/{row['prefix']}").network
+            # One without an address of the family is refused before anybody is asked.
+            if beyond := [each.name for each in everybody if (own := each.of(version)) and own not in subnet]:
                 yield Finding("next-hop", (node.name,), f"{names(beyond)} are outside {subnet}, its own network")
 
 
 def _virtual_ip(seen: Seen) -> Iterator[Finding]:
-    vip, balancers = seen.cluster.virtual_ip, seen.balancers
-    if vip is None:
-        return
+    for vip in seen.cluster.virtual_ips:
+        yield from _one_virtual_ip(seen, vip)
+
+
+def _one_virtual_ip(seen: Seen, vip: Address) -> Iterator[Finding]:
+    balancers = seen.balancers
     for node in balancers:
-        if node in seen.asked and (row := seen.own_address(node)):
-            subnet = IPv4Interface(f"{row['address']}/{row['prefix']}").network
+        if node in seen.asked and (row := seen.own_address(node, vip.version)):
+            subnet = ip_interface(f"{row['address']}/{row['prefix']}").network
             if vip not in subnet:
                 what = f"vip {vip} is outside {subnet}, the subnet of its own address"
                 yield Finding("vip-subnet", (node.name,), what)
@@ -117,7 +124,10 @@ def _virtual_ip(seen: Seen) -> Iterator[Finding]:
 
 
 def _peers(seen: Seen) -> Iterator[Finding]:
+    vips = [str(each) for each in seen.cluster.virtual_ips]
     for node in seen.balancers:
         for address, mac in seen.answers.get(node.name, {}).items():
-            if mac is None and IPv4Address(address) != seen.cluster.virtual_ip:
-                yield Finding("vrrp-peers", (node.name,), f"{address}, which balances too, does not answer ARP here")
+            if mac is None and address not in vips:
+                asked = "neighbour discovery" if ":" in address else "ARP"
+                what = f"{address}, which balances too, does not answer {asked} here"
+                yield Finding("vrrp-peers", (node.name,), what)

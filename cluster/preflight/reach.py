@@ -51,7 +51,7 @@ def _filtered(seen: Seen) -> Iterator[Finding]:
     must: dict[tuple[str, int, str], set[str]] = defaultdict(set)
     lost: dict[tuple[str, int, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for way in ways(seen.topology, seen.cluster):
-        answer = seen.reached.get(way.source.name, {}).get(f"{way.target.address}:{way.port}")
+        answer = seen.reached.get(way.source.name, {}).get(str(way.at))
         if answer is None:
             continue
         key = (way.target.name, way.port, way.what)

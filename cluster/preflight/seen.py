@@ -49,11 +49,11 @@ class Seen:
     leftovers: Facts = field(default_factory=dict)
     installed: Facts = field(default_factory=dict)
     surroundings: Facts = field(default_factory=dict)
-    # Balancing host -> address -> MAC address that answers, or None; the virtual IP and the other balancing hosts.
+    # Balancing host -> address -> MAC address that answers, or None; the virtual IPs and the other balancing hosts.
     answers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     # Hosts whose firewalls are yet to be opened by the deploy.
     unopened: frozenset[str] = frozenset()
-    # Hosts that carry the virtual IP.
+    # Hosts that carry a virtual IP.
     vip_holders: tuple[str, ...] = ()
 
     @property
@@ -82,7 +82,9 @@ class Seen:
         """Hosts that balance the API, whether or not they were asked."""
         return balancers(self.cluster, self.topology)
 
-    def own_address(self, node: Node) -> Mapping[str, Any] | None:
-        """The interface with the host's address of the inventory, as the fact Hardware has it."""
+    def own_address(self, node: Node, version: int | None = None) -> Mapping[str, Any] | None:
+        """The interface with the host's address of the inventory, its first or that of a family, as the fact Hardware
+        has it."""
+        address = node.of(version) if version else node.address
         rows = self.hardware.get(node.name, {}).get("addresses", [])
-        return next((row for row in rows if row["address"] == str(node.address)), None)
+        return next((row for row in rows if row["address"] == str(address)), None)

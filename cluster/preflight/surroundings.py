@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import Any
 
 from cluster.findings import Finding
 from cluster.firewall import KNOWN
+from cluster.ip_families import Network, within
 from cluster.preflight.seen import Seen
 from cluster.runtime import SOCKETS
 
@@ -73,23 +74,23 @@ def _caught(variables: Mapping[str, str], seen: Seen) -> list[str]:
         return []
     settings = seen.cluster
     wanted = {
-        **({"the virtual IP": IPv4Network(settings.virtual_ip)} if settings.virtual_ip else {}),
-        "service_subnet": settings.service_subnet,
-        **{node.name: IPv4Network(node.address) for node in seen.topology.nodes},
+        "the virtual IP": [ip_network(each) for each in settings.virtual_ips],
+        "service_subnet": settings.service_subnet.each,
+        **{node.name: [ip_network(each) for each in node.addresses] for node in seen.topology.nodes},
     }
     excepted = variables.get("no_proxy", "")
-    lost = [what for what, network in wanted.items() if not bypassed(excepted, network)]
+    lost = [what for what, each in wanted.items() if not all(bypassed(excepted, network) for network in each)]
     hosts = [what for what in lost if what not in ("the virtual IP", "service_subnet")]
     return [what for what in lost if what not in hosts] + (["hosts of the inventory"] if hosts else [])
 
 
-def bypassed(no_proxy: str, network: IPv4Network) -> bool:
+def bypassed(no_proxy: str, network: Network) -> bool:
     """Whether an address or network is excepted, as Go reads `no_proxy` (golang.org/x/net/http/httpproxy)."""
     for entry in no_proxy.replace(" ", ",").split(","):
         if entry == "*":
             return True
         try:
-            if network.subnet_of(IPv4Network(entry, strict=False)):
+            if within(network, ip_network(entry, strict=False)):
                 return True
         except ValueError:
             continue  # a name, which excepts no address

@@ -145,21 +145,19 @@ class World:
         """The host that carries the virtual IP and passes connections on."""
         for node in self.nodes.values():
             up = node.active("haproxy.service") and node.active("keepalived.service")
-            if up and f"{vip}/32" in node.files[KEEPALIVED]["text"]:
+            if up and re.search(rf" {re.escape(vip)}/(32|128) dev ", node.files[KEEPALIVED]["text"]):
                 return node.name
         return None
 
     def leads_to(self, endpoint: str, caller: Node) -> str | None:
         """Who takes a machine's connections to an endpoint: a host, "site" for its own load balancer, or nobody."""
         host, _, port = endpoint.rpartition(":")
-        address = caller.look_up(host)
+        address = caller.look_up(host.strip("[]"))
         if holder := self.holder(address or ""):
             return holder if self.nodes[holder].balances_on() == port else None
         if endpoint == self.cluster["site"]:
             return "site"
-        return next(
-            (each.name for each in self.nodes.values() if (each.state["address"], "6443") == (address, port)), None
-        )
+        return next((each.name for each in self.nodes.values() if address in each.addresses and port == "6443"), None)
 
 
 class Node:
@@ -172,7 +170,15 @@ class Node:
 
     @property
     def mac(self) -> str:
-        return "52:54:00:00:00:" + self.state["address"].rpartition(".")[2].zfill(2)
+        return "52:54:00:00:00:" + re.split("[.:]", self.addresses[0])[-1].zfill(2)
+
+    @property
+    def addresses(self) -> list[str]:
+        return self.state["address"].split(",")
+
+    @property
+    def has_ipv6(self) -> bool:
+        return ":" in self.state["address"]
 
     def write(self, path: str, text: str, mode: str = "644", owner: str = "root:root") -> None:
         self.files[path] = {"text": text, "mode": mode, "owner": owner, "changed": self.world.clock}
@@ -190,17 +196,17 @@ class Node:
 
     def look_up(self, name: str) -> str | None:
         """The address of a name, by /etc/hosts; the site's DNS knows its own load balancer only."""
-        if re.fullmatch(r"[\d.]+", name):
+        if ":" in name or re.fullmatch(r"[\d.]+", name):
             return name
         rows = [line.split() for line in self.files.get("/etc/hosts", {"text": ""})["text"].splitlines()]
-        known = {row[1]: row[0] for row in rows if len(row) > 1}
+        known = {row[1]: row[0] for row in reversed(rows) if len(row) > 1}
         return known.get(name) or ("10.9.9.9" if self.world.cluster["site"].startswith(f"{name}:") else None)
 
     def reaches(self, target: str) -> str:
         """What bash says of a connection to this address or name, and port."""
-        if not (address := self.look_up(target.rpartition(":")[0])):
+        if not (address := self.look_up(target.rpartition(":")[0].strip("[]"))):
             return "Invalid argument"
-        hosts = {each.state["address"]: each for each in self.world.nodes.values()}
+        hosts = {own: each for each in self.world.nodes.values() for own in each.addresses}
         if address in hosts and not hosts[address].lets_in(self.state["address"], target.rpartition(":")[2]):
             return {"firewalld": "No route to host", "ufw": "timeout"}[hosts[address].state["firewall"]]
         there = address in hosts or self.world.leads_to(target, self)
@@ -225,7 +231,8 @@ class Node:
 
     def balances_on(self) -> str | None:
         """The port of HAProxy here."""
-        found = re.search(r"^ +bind \*:(\d+)$", self.files.get(HAPROXY, {"text": ""})["text"], re.MULTILINE)
+        text = self.files.get(HAPROXY, {"text": ""})["text"]
+        found = re.search(r"^ +bind (?:\*|\[::\]):(\d+)(?: v6only)?$", text, re.MULTILINE)
         return found[1] if found else None
 
     def unit(self, name: str) -> dict[str, Any]:
@@ -247,16 +254,17 @@ class Node:
     def reach(self, url: str, trusted: str) -> Node | None:
         """The host whose server of the bundle answers at a URL, as it was when it was started, if this one may ask it
         and trusts it."""
+        host, _, port = url.removeprefix("https://").rpartition(":")
+        address = self.look_up(host.strip("[]")) or ""
+        at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         for node in self.world.nodes.values():
             unit = node.units.get(SERVER, {})
-            if not unit.get("active") or url.removeprefix("https://") not in re.findall(
-                r"listen (\S+) ssl;", unit["config"]
-            ):
+            if not unit.get("active") or at not in re.findall(r"listen (\S+) ssl;", unit["config"]):
                 continue
             if not node.lets_in(self.state["address"], url.rpartition(":")[2]):
                 continue
             allowed = re.findall(r"allow (\S+);", unit["config"])
-            return node if unit["certificate"] in trusted and self.state["address"] in allowed else None
+            return node if unit["certificate"] in trusted and set(self.addresses) & set(allowed) else None
         return None
 
     def pull(self, wanted: set[str]) -> None:
@@ -313,6 +321,8 @@ class Node:
             "images are missing": wanted <= loaded,
             "running with swap on": not self.state["swap"],
             "ip_forward is not 1": self.state["sysctl"].get("net.ipv4.ip_forward") == "1",
+            "ipv6/conf/default/forwarding is not 1": not self.has_ipv6
+            or self.state["sysctl"].get("net.ipv6.conf.all.forwarding") == "1",
             "modules are missing": set(self.state["modules"].values()) == {"loaded"},
             "port 6443 is in use": not (control_plane and self.balances_on() == "6443"),
             "the host name does not resolve": f" {self.name}\n" in self.files["/etc/hosts"]["text"],
@@ -349,12 +359,12 @@ class Node:
                 "spec": {
                     "signerName": SIGNER, "username": f"system:node:{self.name}", "groups": ["system:nodes"],
                     "usages": ["digital signature", "server auth"],
-                    "request": serving_request(self.name, self.state["address"]),
+                    "request": serving_request(self.name, self.addresses),
                 },
             }  # fmt: skip
 
 
-def serving_request(name: str, address: str) -> str:
+def serving_request(name: str, addresses: list[str]) -> str:
     """What a kubelet asks to have signed, as the API shows it."""
     subject = x509.Name(
         [
@@ -362,7 +372,8 @@ def serving_request(name: str, address: str) -> str:
             x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}"),
         ]
     )
-    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))])
+    own = [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
+    names = x509.SubjectAlternativeName([x509.DNSName(name), *own])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
     signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     return base64.b64encode(signed.public_bytes(serialization.Encoding.PEM)).decode()
@@ -552,8 +563,13 @@ def _(node: Node) -> str:
 
 @fact(Hardware)
 def _(node: Node) -> str:
-    address = {"family": "inet", "local": node.state["address"], "prefixlen": 24}
-    links = [{"ifname": "eth0", "address": node.mac, "mtu": node.state["mtu"], "addr_info": [address]}]
+    rows: list[dict[str, Any]] = [
+        {"family": "inet6", "local": each, "prefixlen": 64, "scope": "global"}
+        if ":" in each
+        else {"family": "inet", "local": each, "prefixlen": 24}
+        for each in node.addresses
+    ]
+    links = [{"ifname": "eth0", "address": node.mac, "mtu": node.state["mtu"], "addr_info": rows}]
     machine = {
         "hostname": node.state["hostname"], "cpus": node.state["cpus"], "memory": 4096, "kernel": "6.1.0-31-amd64",
         "machine": "x86_64", "os_id": node.state["os"].rpartition("-")[0],
@@ -731,21 +747,26 @@ def _(node: Node, vip: str) -> str:
 @fact(Answers, address="ANY_address")
 def _(node: Node, address: str) -> str:
     who = node.world.holder(address)
-    macs = [each.mac for each in node.world.nodes.values() if each.name == who or each.state["address"] == address]
+    macs = [each.mac for each in node.world.nodes.values() if each.name == who or address in each.addresses]
     return f"replied\n{address} dev eth0 lladdr {macs[0]} REACHABLE" if macs else ""
 
 
 @fact(RoutesAndNames, names=("ANY_names",))
 def _(node: Node, names: str) -> str:
     shlex.split(names)
-    return "route 00000000 00000000 0003\nroute 0000000A 00FFFFFF 0001\nnameserver 10.0.0.2"
+    lines = ["nameserver 10.0.0.2"]
+    if "." in node.state["address"]:
+        lines += ["route 00000000 00000000 0003", "route 0000000A 00FFFFFF 0001"]
+    if node.has_ipv6:
+        lines.append(f"route6 {'0' * 32} 00 00000003")
+    return "\n".join(lines)
 
 
 @fact(Listeners, ports=("ANY_ports",))  # type: ignore[arg-type]
 def _(node: Node, ports: str) -> str:
     there = {int(port): f"- {process}" for port, process in node.state["held"].items()}
     if node.active("haproxy.service"):
-        for port in re.findall(r"bind \*:(\d+)", node.files[HAPROXY]["text"]):
+        for port in re.findall(r"bind (?:\*|\[::\]):(\d+)", node.files[HAPROXY]["text"]):
             there[int(port)] = "haproxy.service haproxy"
     if node.active(SERVER):
         there |= {
@@ -1316,10 +1337,11 @@ def _(node: Node, name: str) -> None:
     node.world.cluster["nodes"].pop(name, None)
 
 
-@command(like(ready("ANY_address")), "read")
-def _(node: Node, address: str) -> None:
-    if node.state["address"] != address or ADMIN not in node.files:
-        raise Refused(f"https://{address}:6443/readyz did not answer")
+@command(like(ready("ANY_endpoint")), "read")  # type: ignore[arg-type]
+def _(node: Node, endpoint: str) -> None:
+    host, _, port = endpoint.rpartition(":")
+    if node.addresses[0] != host.strip("[]") or port != "6443" or ADMIN not in node.files:
+        raise Refused(f"https://{endpoint}/readyz did not answer")
 
 
 @command(like(answers("ANY_endpoint")), "read")  # type: ignore[arg-type]
@@ -1428,7 +1450,11 @@ def _(node: Node) -> str:
         {
             "metadata": {"namespace": "probe", "name": f"probe-{name}"},
             "spec": {"nodeName": name},
-            "status": {"phase": "Running", "containerStatuses": [{"ready": True}], "podIP": f"10.244.{number}.2"},
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [{"ready": True}],
+                "podIPs": [{"ip": f"10.244.{number}.2"}],
+            },
         }
         for number, name in enumerate(node.world.cluster["nodes"])
     ]
@@ -1438,6 +1464,12 @@ def _(node: Node) -> str:
 @command(like(f"{verify.KUBECTL} --server=https://ANY_endpoint get --raw=/readyz || true"), "read")
 def _(node: Node, endpoint: str) -> str:
     return "ok" if node.world.leads_to(endpoint, node) else ""
+
+
+@command(like(f"{workload.KUBECTL} -n {workload.NAMESPACE} get service probe -o json"), "read")
+def _(node: Node) -> str:
+    node.api()
+    return json.dumps({"spec": {"clusterIPs": ["10.96.0.99", "fd00:10:96::99"]}})
 
 
 @command(rf"{workload.KUBECTL} apply -f - .*", "probe")

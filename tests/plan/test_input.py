@@ -64,6 +64,22 @@ def lose_piece(bundle: Path) -> None:
     (bundle / "bin" / "kubelet").unlink()
 
 
+def with_second(directory: Path, bundle: Path, lacking: str) -> Site:
+    """A site of both families, one host of which has another address than this one of its inventory."""
+    groups = {
+        group: {name: f"{address},fd00::{address.rpartition('.')[2]}" for name, address in members.items()}
+        for group, members in GROUPS.items()
+    }
+    site = make_site(
+        directory, bundle, groups, pod_subnet="10.244.0.0/16,fd00:10:244::/56",
+        service_subnet="10.96.0.0/12,fd00:10:96::/112",
+    )  # fmt: skip
+    with site.state() as state:
+        for node in state["nodes"].values():
+            node["address"] = node["address"].replace(lacking, "fd00::99")
+    return site
+
+
 # What is wrong, how a site comes to be so, and what pyinfra must say of it.
 INPUTS: dict[str, tuple[Make, list[str]]] = {
     "no bundle": (with_bundle(shutil.rmtree), ["bundle/bundle.lock: there is no bundle here", AGAIN]),
@@ -87,7 +103,10 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
     ),
     "an address that is none": (
         with_host("worker", "w4", "w4.example.org"),
-        ["w4: address 'w4.example.org' is not an IPv4 address", "Set `address` for this host in the inventory"],
+        [
+            "w4: address 'w4.example.org': must be an address, or one of IPv4 and one of IPv6 with a comma between",
+            "Set `address` for this host in the inventory",
+        ],
     ),
     "a machine that is too small": (
         with_machine("cp3", cpus=1),
@@ -169,6 +188,28 @@ INPUTS: dict[str, tuple[Make, list[str]]] = {
             directory, bundle, own={name: {"kubelet_config": {"maxPods": "many"}} for name in ("cp3", "w2")}
         ),
         ["  - cp3, w2: kubelet_config.maxPods: must be a whole number of 32 bits, not 'many'."],
+    ),
+    "families that do not match": (
+        settings(
+            pod_subnet="10.244.0.0/16,fd00:10:244::/64",
+            service_subnet="10.96.0.0/12,fd00:10:96::/64",
+            vip="fd00::100",
+            cni="bridge",
+            host_firewall="open",
+        ),
+        [
+            "vip fd00::100: is IPv6, and pod_subnet 10.244.0.0/16,fd00:10:244::/64 is IPv4 and IPv6",
+            "cp1 (10.0.0.21), cp3 (10.0.0.23), cp2 (10.0.0.22), w1 (10.0.0.31), w2 (10.0.0.32), w3 (10.0.0.33): "
+            "`address` is IPv4",
+            "pod_subnet fd00:10:244::/64: has room for 1 nodes of a /64 each, the inventory has 6",
+            "cni: is bridge, which is made for IPv4 alone here",
+            "host_firewall: is open, which writes rules of IPv4 alone",
+            "service_subnet fd00:10:96::/64: is larger than Kubernetes takes, a /108",
+        ],
+    ),
+    "an address of the second family that the host does not have": (
+        lambda directory, bundle: with_second(directory, bundle, "fd00::21"),
+        ["cp1: no interface has its address fd00::21; it has 10.0.0.21, fd00::99", "check: address"],
     ),
     "several things at once": (
         settings(vip="10.0.0.21", pod_subnet="10.96.0.0/16", kubernetes_version="v1.35.0"),

@@ -212,6 +212,54 @@ def test_settings_change_the_corefile_and_nothing_else_of_it() -> None:
     assert found == wanted + zone
 
 
+def test_names_of_pods_alone_may_have_an_address_of_each_family() -> None:
+    found = corefile(settings(dns_hosts={"db.example.org": "10.1.1.1,fd00::1", "six.example.org": "fd00::6"}))
+    rows = "       10.1.1.1 db.example.org\n       fd00::1 db.example.org\n       fd00::6 six.example.org\n"
+    assert f"    hosts {{\n{rows}       fallthrough\n    }}\n" in found
+
+
+FAMILIES = {
+    "IPv4": {},
+    "IPv6": {"vip": "fd00::100", "pod_subnet": "fd00:10:244::/56", "service_subnet": "fd00:10:96::/112"},
+    "IPv4 and IPv6": {
+        "pod_subnet": "10.244.0.0/16,fd00:10:244::/56", "service_subnet": "10.96.0.0/12,fd00:10:96::/112",
+    },
+    "IPv6 and IPv4": {
+        "pod_subnet": "fd00:10:244::/56,10.244.0.0/16", "service_subnet": "fd00:10:96::/112,10.96.0.0/12",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("families", "refused"),
+    [("IPv4", ["2001:db8::53", "[2001:db8::53]:5353"]), ("IPv6", ["10.0.0.2", "10.0.0.2:53"]),
+     ("IPv4 and IPv6", []), ("IPv6 and IPv4", [])],
+)  # fmt: skip
+def test_dns_servers_that_pods_cannot_reach_are_refused(families: str, refused: list[str]) -> None:
+    servers = ("10.0.0.2", "10.0.0.2:53", "2001:db8::53", "[2001:db8::53]:5353")
+    own = settings(dns_forwarders=servers, dns_zones={"corp.example": servers}, **FAMILIES[families])
+    why = f"cannot be asked by CoreDNS, whose pods have {families} alone, by pod_subnet. Name servers that have an "
+    wanted = [
+        f"{key}: {', '.join(refused)} {why}address of it." for key in ("dns_forwarders", "dns_zones corp.example")
+    ]
+    assert problems(own, EVERYTHING) == (wanted if refused else [])
+
+
+@pytest.mark.parametrize(
+    ("families", "address"),
+    [("IPv4", "10.96.0.10"), ("IPv4 and IPv6", "10.96.0.10"), ("IPv6", "fd00:10:96::a"),
+     ("IPv6 and IPv4", "fd00:10:96::a")],
+)  # fmt: skip
+def test_the_clusters_dns_is_in_its_first_family_and_node_local_dns_in_ipv4_alone(families: str, address: str) -> None:
+    own = settings(addons=("coredns", "node-local-dns"), **FAMILIES[families])
+    assert cluster_dns(own) == address
+    wanted = (
+        f"addons: node-local-dns takes 169.254.20.10 on each node, an address of IPv4, and the cluster's DNS is at "
+        f"{address}. Take it out, or let IPv4 be the first family of pod_subnet and service_subnet."
+    )
+    assert problems(own, EVERYTHING) == ([wanted] if ":" in address else [])
+
+
 @pytest.mark.parametrize(
     ("version", "fields"),
     [("v1.25.16", set()), ("v1.26.15", {"nodeTaintsPolicy"}), ("v1.36.2", {"nodeTaintsPolicy", "matchLabelKeys"})],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import balancing, kubeadm, ports, topology
+from cluster import addressing, balancing, kubeadm, ports, topology
 from cluster.settings import load
 from cluster.topology import Node, Topology
 
@@ -39,7 +39,8 @@ def settings(mode: str, **others: Any) -> Any:
 def problems(mode: str, hosts: Topology | None = None, **others: Any) -> list[str]:
     """Every finding, of a mode with other settings or hosts than those that work."""
     own, found = settings(mode, **others), hosts or MODES[mode][1]
-    return topology.check(found, own) + balancing.check(found, own) + ports.clashes(found, own)
+    own_networks = addressing.check(found, own)
+    return topology.check(found, own) + own_networks + balancing.check(found, own) + ports.clashes(found, own)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -86,9 +87,9 @@ def test_one_endpoint_is_kubeadms_and_in_the_certificate(
 @pytest.mark.parametrize(
     ("mode", "endpoint", "found"),
     [
-        ("dedicated", NAME, {NAME: IPv4Address(VIP)}),
-        ("control-planes", f"{NAME}:8443", {NAME: IPv4Address(VIP)}),
-        ("none", NAME, {NAME: IPv4Address("10.0.0.21")}),
+        ("dedicated", NAME, {NAME: (IPv4Address(VIP),)}),
+        ("control-planes", f"{NAME}:8443", {NAME: (IPv4Address(VIP),)}),
+        ("none", NAME, {NAME: (IPv4Address("10.0.0.21"),)}),
         ("external", NAME, {}),
         ("dedicated", VIP, {}),
         ("none", None, {}),

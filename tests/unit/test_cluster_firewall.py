@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness import DATA
 
-from cluster.firewall import BEGIN, END, NUMBERS, Opening, marked, merged, openings
+from cluster.firewall import BEGIN, END, NUMBERS, Opening, marked, merged, openings, problems
 from cluster.ports import load
 from cluster.settings import load as settings_of
 from cluster.topology import Node, Topology
@@ -52,6 +52,16 @@ def test_who_comes_from_outside_is_let_in_from_anywhere() -> None:
 def test_ports_are_those_of_the_settings() -> None:
     assert ("tcp", "8443") in found(LB1, api_port=8443)
     assert not [port for protocol, port in found(W1, flannel_backend="host-gw") if protocol == "udp"]
+
+
+def test_firewalls_are_opened_for_ipv4_alone_and_the_rest_is_refused() -> None:
+    both = {"pod_subnet": "10.244.0.0/16,fd00:10:244::/56", "service_subnet": "10.96.0.0/12,fd00:10:96::/112"}
+    assert problems(settings_of({"vip": "10.0.0.100", **both})) == []
+    assert problems(settings_of({"vip": "10.0.0.100", "host_firewall": "open"})) == []
+    assert problems(settings_of({"vip": "10.0.0.100", "host_firewall": "open", **both})) == [
+        "host_firewall: is open, which writes rules of IPv4 alone, and pod_subnet 10.244.0.0/16,fd00:10:244::/56 is "
+        "IPv4 and IPv6. Set it to `leave`, and open in each family what docs/ports.md names, and ICMPv6."
+    ]
 
 
 def test_node_ports_are_let_in_when_that_is_asked() -> None:

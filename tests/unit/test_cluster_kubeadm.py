@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
 import yaml
+from harness import DATA
 
 from cluster import configuration, kubeadm
 from cluster.settings import Settings, load
@@ -78,6 +79,56 @@ def test_cluster_configuration_is_shared_by_all() -> None:
         "apiServer": {"certSANs": ["10.0.0.100", "cp1", "cp2", "10.0.0.21", "10.0.0.22", "10.0.0.11"]},
         "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
     }
+
+
+def test_documents_of_ipv4_are_what_they_were_before_there_was_ipv6() -> None:
+    """Byte for byte; Kubernetes keeps them."""
+    hosts = Topology(control_planes=(CP1, CP2), workers=(W1,), load_balancers=(LB1,))
+    written = kubeadm.init_documents(settings(), hosts, CP1, TOKEN, KEY)
+    written += kubeadm.join_documents(settings(), hosts, CP2, TOKEN, HASH, KEY)
+    written += kubeadm.join_documents(settings(), hosts, W1, TOKEN, HASH, None)
+    assert written == (DATA / "ipv4/kubeadm.yaml").read_text()
+
+
+def six(*nodes: Node, alone: bool = False) -> tuple[Node, ...]:
+    """Nodes with an address of IPv6 beside that of IPv4, or in its place."""
+    found = [(node, IPv6Address(f"fd00::{str(node.address).rpartition('.')[2]}")) for node in nodes]
+    return tuple(Node(node.name, own) if alone else Node(node.name, node.address, own) for node, own in found)
+
+
+def test_two_families_are_in_every_document_in_their_order() -> None:
+    hosts = Topology(control_planes=six(CP1, CP2), workers=six(W1), load_balancers=six(LB1))
+    own = settings(
+        vip="10.0.0.100,fd00::100",
+        pod_subnet="10.244.0.0/16,fd00:10:244::/56",
+        service_subnet="10.96.0.0/12,fd00:10:96::/112",
+    )
+    found = documents(kubeadm.init_documents(own, hosts, hosts.control_planes[0], TOKEN, KEY))
+    cluster = found["ClusterConfiguration"]
+    assert cluster["controlPlaneEndpoint"] == "10.0.0.100:6443"
+    assert cluster["networking"] == {
+        "podSubnet": "10.244.0.0/16,fd00:10:244::/56",
+        "serviceSubnet": "10.96.0.0/12,fd00:10:96::/112",
+        "dnsDomain": "cluster.local",
+    }
+    assert cluster["apiServer"]["certSANs"] == [
+        "10.0.0.100", "fd00::100", "cp1", "cp2", "10.0.0.21", "fd00::21", "10.0.0.22", "fd00::22", "10.0.0.11",
+        "fd00::11",
+    ]  # fmt: skip
+    assert found["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"] == "10.0.0.21"
+    arguments = found["InitConfiguration"]["nodeRegistration"]["kubeletExtraArgs"]
+    assert arguments == [{"name": "node-ip", "value": "10.0.0.21,fd00::21"}]
+
+
+def test_an_endpoint_of_ipv6_is_in_brackets_and_addresses_alone_are_not() -> None:
+    hosts = Topology(six(CP1, CP2, alone=True), six(W1, alone=True), six(LB1, alone=True))
+    own = settings(vip="fd00::100", pod_subnet="fd00:10:244::/56", service_subnet="fd00:10:96::/112")
+    found = documents(kubeadm.init_documents(own, hosts, hosts.control_planes[0], TOKEN, KEY))
+    assert found["ClusterConfiguration"]["controlPlaneEndpoint"] == "[fd00::100]:6443"
+    assert found["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"] == "fd00::21"
+    joined = documents(kubeadm.join_documents(own, hosts, hosts.workers[0], TOKEN, HASH, None))["JoinConfiguration"]
+    assert joined["discovery"]["bootstrapToken"]["apiServerEndpoint"] == "[fd00::100]:6443"
+    assert joined["nodeRegistration"]["kubeletExtraArgs"] == [{"name": "node-ip", "value": "fd00::31"}]
 
 
 def test_certificate_has_the_names_that_were_asked_for_and_each_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -15,7 +15,8 @@ VIP = {"vip": "10.0.0.100"}
 BAD: list[tuple[str, Any]] = [
     ("load_balancing", "haproxy"),
     ("vip", "10.0.0.300"),
-    ("vip", "fd00::1"),
+    ("vip", "fe80::1"),
+    ("vip", "10.0.0.100,10.0.0.101"),
     ("vip", "api.example.org"),
     ("control_plane_endpoint", "10.0.0.300:6443"),
     ("control_plane_endpoint", "https://api.example.org:6443"),
@@ -42,7 +43,10 @@ BAD: list[tuple[str, Any]] = [
     ("vrrp_advert_interval", 0),
     ("pod_subnet", "10.244.0.1/16"),
     ("pod_subnet", "10.244.0.0/33"),
-    ("service_subnet", "fd00::/108"),
+    ("pod_subnet", "10.244.0.0/16,"),
+    ("pod_subnet", "10.244.0.0/16,10.245.0.0/16"),
+    ("pod_subnet", ["10.244.0.0/16", "fd00::/56"]),
+    ("service_subnet", "fd00::1/108"),
     ("dns_domain", "Cluster.Local"),
     ("dns_domain", "cluster..local"),
     ("dns_domain", "cluster.local."),
@@ -88,9 +92,9 @@ def refusal(data: dict[str, Any]) -> str:
 
 def test_one_setting_is_enough_here_and_the_rest_have_defaults() -> None:
     settings = load(VIP)
-    assert settings.vip == IPv4Address("10.0.0.100")
+    assert str(settings.vip) == "10.0.0.100"
     assert settings.kubernetes_version == "v1.36.2"
-    assert settings.pod_subnet == IPv4Network("10.244.0.0/16")
+    assert str(settings.pod_subnet) == "10.244.0.0/16"
     assert (settings.api_port, settings.kubelet_config, settings.waived_checks) == (6443, {}, ())
     assert (settings.load_balancing, settings.control_plane_endpoint) == ("dedicated", None)
     assert (settings.bundle_public_key, settings.bundle_servers, settings.bundle_port) == (None, (), 5443)
@@ -128,7 +132,8 @@ def test_the_port_and_the_virtual_ip_follow_from_who_balances(mode: str, port: i
 def test_a_refusal_says_what_was_left_alone_and_where_to_look() -> None:
     assert refusal({"vip": "x"}) == (
         "These settings cannot work; nothing was changed on any host:\n"
-        "  - vip: Input is not a valid IPv4 address, not 'x'\n"
+        "  - vip: must be an address, or one of IPv4 and one of IPv6 with a comma between ('x' does not appear to be "
+        "an IPv4 or IPv6 address), not 'x'\n"
         "Correct them in the inventory or in group_data/; docs/settings.md describes each."
     )
 
@@ -162,16 +167,28 @@ def test_a_bad_value_inside_a_list_is_named_by_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "server", ["dns.example.org", "10.0.0.256", "10.0.0.2:0", "10.0.0.2:65536", "10.0.0.2:", "::1"]
+    "server",
+    [
+        "dns.example.org",
+        "10.0.0.256",
+        "10.0.0.2:0",
+        "10.0.0.2:65536",
+        "10.0.0.2:",
+        "[2001:db8::53]",
+        "[2001:db8::53]:0",
+        "[2001:db8::53]:",
+        "2001:db8::53,10.0.0.2",
+        "fe80::53",
+        "fe80::53%eth0",
+    ],
 )
 def test_a_dns_server_is_an_address_with_or_without_a_port(server: str) -> None:
-    line = f"must be an IPv4 address, with or without a port, such as 192.0.2.53:53, not {server!r}"
+    wanted = "must be an address, with or without a port, such as 192.0.2.53:53 or [2001:db8::53]:53"
+    line = f"{wanted}, not {server!r}"
     assert f"  - dns_forwarders.0: {line}\n" in refusal({**VIP, "dns_forwarders": [server]})
     assert f"  - dns_zones.corp.example.0: {line}\n" in refusal({**VIP, "dns_zones": {"corp.example": [server]}})
-    assert load({**VIP, "dns_forwarders": ["10.0.0.2", "10.0.0.3:5353"]}).dns_forwarders == (
-        "10.0.0.2",
-        "10.0.0.3:5353",
-    )
+    right = ("10.0.0.2", "10.0.0.3:5353", "2001:db8::53", "[2001:db8::53]:5353")
+    assert load({**VIP, "dns_forwarders": right}).dns_forwarders == right
 
 
 def test_all_problems_are_in_one_message() -> None:
@@ -219,7 +236,7 @@ def test_markdown_has_a_row_of_every_setting_with_its_default_and_meaning() -> N
     assert [row.split("`")[1] for row in rows] == list(NAMES)
     assert all(row.count("|") == 4 and not row.endswith("None |") for row in rows)
     assert "| `image_delivery` | `'load'` | `load`: images are" in text
-    assert "| `pod_subnet` | `'10.244.0.0/16'` | Addresses of pods; a /24 per node. |" in rows
+    assert "| `pod_subnet` | `'10.244.0.0/16'` | Addresses of pods: a /24 per node, of IPv6 a /64. One" in text
     assert "| `kubelet_config` | `{}` | Merged into KubeletConfiguration (kubelet.config.k8s.io/v1beta1). |" in rows
     assert "| `ntp_servers` | `[]` | Time servers inside the closed network, for chrony. |" in rows
     assert text.startswith("# Settings\n")

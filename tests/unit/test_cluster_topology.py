@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster import addressing
 from cluster.settings import load
 from cluster.topology import Node, Topology, bundle_servers, check
 
@@ -29,7 +30,8 @@ def problems(settings: dict[str, Any] | None = None, **groups: tuple[Node, ...])
         "workers": WHOLE.workers,
         "load_balancers": WHOLE.load_balancers,
     }
-    return check(Topology(**(parts | groups)), load({"vip": "10.0.0.100", **(settings or {})}))
+    known, own = Topology(**(parts | groups)), load({"vip": "10.0.0.100", **(settings or {})})
+    return check(known, own) + addressing.check(known, own)
 
 
 def test_a_whole_cluster_can_exist() -> None:

@@ -27,7 +27,7 @@ from bundle.catalogue import (
     Repository,
     Runtime,
 )
-from cluster import balancing, configuration, findings, ports, settings
+from cluster import addressing, balancing, configuration, findings, ports, settings
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology, check
@@ -91,7 +91,7 @@ def test_the_page_of_versions_has_every_release_that_is_built() -> None:
 
 
 def test_group_data_holds_settings_that_there_are() -> None:
-    assert example().vip == IPv4Address("192.0.2.100")
+    assert str(example().vip) == "192.0.2.100"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_example_sites_could_exist(site: str, mode: str) -> None:
         settings = load(names("group_data/all.py") | own)
         assert settings.load_balancing == mode
     topology = Topology(**groups)
-    assert check(topology, settings) + balancing.check(topology, settings) == []
+    assert check(topology, settings) + addressing.check(topology, settings) + balancing.check(topology, settings) == []
 
 
 def test_every_inventory_but_the_labs_is_looked_at_here() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness import Machine, answer, recorded
 
+from facts.etcd import Members
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
 from facts.kubernetes import Manifest
 
@@ -264,3 +265,21 @@ def test_manifest_is_what_kubectl_diff_says(machine: Machine, code: int, applied
     assert machine.ask(Manifest, path=MANIFEST) == applied
     asked = machine.path("asked").read_text()
     assert f"diff --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {path}" in asked
+
+
+@pytest.mark.parametrize(("address", "server"), [("10.0.0.21", "10.0.0.21"), ("fd00::21", "[fd00::21]")])
+def test_a_control_planes_own_api_is_asked_in_either_family(machine: Machine, address: str, server: str) -> None:
+    machine.file("/etc/kubernetes/manifests/kube-apiserver.yaml", f"    - --advertise-address={address}\n")
+    machine.file("/etc/kubernetes/admin.conf", "x")
+    machine.program("kubectl", 'echo "$*" >> asked; exit 1')
+    machine.ask(ClusterConfig)
+    assert f" --server=https://{server}:6443 get nodes" in (machine.root / "asked").read_text()
+
+
+@pytest.mark.parametrize("own", ["https://127.0.0.1:2379", "https://[::1]:2379"])
+def test_etcd_is_asked_where_it_listens_for_its_own_host(machine: Machine, own: str) -> None:
+    machine.file("/etc/kubernetes/pki/etcd/healthcheck-client.key")
+    machine.file("/etc/kubernetes/manifests/etcd.yaml", f"    - --listen-client-urls={own},https://other:2379\n")
+    machine.program("etcdctl", 'echo "$1" >> asked; exit 1')
+    assert machine.ask(Members)["state"] == "unreachable"
+    assert (machine.root / "asked").read_text() == f"--endpoints={own}\n"

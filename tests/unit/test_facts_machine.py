@@ -174,6 +174,24 @@ def test_sysctl_reads_live_values(machine: Machine) -> None:
     }
 
 
+def test_sysctl_of_an_interface_whose_name_has_a_dot(machine: Machine) -> None:
+    machine.file("/proc/sys/net/ipv6/conf/eth0.100/accept_ra", "1\n")
+    key = "net.ipv6.conf.eth0/100.accept_ra"
+    assert machine.ask(Sysctl, keys=(key,)) == {key: "1"}
+
+
+def test_hardware_has_addresses_of_ipv6_but_link_local_ones() -> None:
+    addr = (
+        '[{"ifname":"eth0","address":"6e:77:af:54:64:ce","mtu":1500,"addr_info":['
+        '{"family":"inet6","local":"fd00::21","prefixlen":64,"scope":"global"},'
+        '{"family":"inet6","local":"fe80::6c77:afff:fe54:64ce","prefixlen":64,"scope":"link"}]}]'
+    )
+    lines = [*(each for each in recorded("Hardware.cluster") if not each.startswith("addr ")), f"addr {addr}"]
+    assert answer(Hardware, lines)["addresses"] == [
+        {"interface": "eth0", "address": "fd00::21", "prefix": 64, "mac": "6e:77:af:54:64:ce", "mtu": 1500}
+    ]
+
+
 def test_swap_of_a_recorded_node_is_nothing() -> None:
     assert answer(Swap, recorded("Swap.cluster")) == {"devices": [], "fstab": [], "units": [], "zram": False}
 

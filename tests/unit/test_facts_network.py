@@ -174,6 +174,18 @@ def test_routes_and_names_of_a_machine(machine: Machine) -> None:
     }
 
 
+def test_routes_of_ipv6_are_those_that_lead_somewhere(machine: Machine) -> None:
+    """As a kernel has them that has an address, a default route, and one that it has itself to refuse."""
+    nowhere = "0" * 32
+    machine.file(
+        "/proc/net/ipv6_route",
+        f"fd{'0' * 30} 40 {nowhere} 00 {nowhere} 00000100 00000001 00000000 00000001     eth0\n"
+        f"{nowhere} 00 {nowhere} 00 fd{'0' * 29}1 00000400 00000001 00000000 00000003     eth0\n"
+        f"{nowhere} 00 {nowhere} 00 {nowhere} ffffffff 00000001 00000000 00200200       lo\n",
+    )
+    assert machine.ask(RoutesAndNames, names=("cp1",))["routes"] == ["fd00::/64", "::/0"]
+
+
 def test_routes_and_names_of_a_machine_without_any_file(machine: Machine) -> None:
     assert machine.ask(RoutesAndNames, names=("cp1",)) == RoutesAndNames.default()
 
@@ -221,6 +233,14 @@ def test_a_port_is_reached_that_answers_or_refuses() -> None:
     assert answer(Reach, done.stdout.splitlines()) == {opened: "open", shut: "Connection refused"}
 
 
+def test_a_port_of_ipv6_is_reached_by_its_address_in_brackets() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        opened = f"[::1]:{server.getsockname()[1]}"
+        command = Reach().command(targets=(opened,))
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert answer(Reach, done.stdout.splitlines()) == {opened: "open"}
+
+
 # What bash 5.2 says where packets were dropped, prohibited, or had no way; seen with nftables in a network namespace.
 SAID = {
     "1": ("exit 124", "timeout"),
@@ -254,6 +274,15 @@ def test_without_bash_it_is_not_known_what_is_reached(machine: Machine) -> None:
 def test_pings_of_full_size_pass_or_small_ones_or_none(machine: Machine, ping: str, passed: str) -> None:
     machine.program("ping", ping)
     assert machine.ask(Pings, addresses=("192.0.2.1", "192.0.2.2"), mtu=1500)["192.0.2.1"] == passed
+
+
+def test_the_headers_of_ipv6_are_larger_than_those_of_ipv4(machine: Machine) -> None:
+    machine.program("ping", 'echo "$*" >> asked')
+    machine.ask(Pings, addresses=("192.0.2.1", "2001:db8::1"), mtu=1500)
+    assert sorted((machine.root / "asked").read_text().splitlines()) == [
+        "-q -c 1 -W 2 -M do -s 1452 2001:db8::1",
+        "-q -c 1 -W 2 -M do -s 1472 192.0.2.1",
+    ]
 
 
 def test_without_ping_nothing_is_known_of_packets(machine: Machine) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import subprocess
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -254,3 +254,9 @@ def test_certificates_are_read_anew_when_they_have_been_made(hosts: Make) -> Non
     assert bundle_server.certificates([LB1]) == {}
     (_, command) = told.execute(bundle_server.fetch, "cp1", files=files, servers=[LB1], port=5443)
     assert command.stdin.startswith(ONE)
+
+
+def test_a_runtime_finds_a_server_by_its_address_or_of_ipv6_by_its_name() -> None:
+    assert bundle_server.registry(Node("lb1", IPv4Address("10.0.0.11")), 5443) == "10.0.0.11:5443"
+    assert bundle_server.registry(Node("lb1", IPv6Address("fd00::11")), 5443) == "lb1:5443"
+    assert bundle_server.url(Node("lb1", IPv6Address("fd00::11")), 5443) == "https://[fd00::11]:5443"

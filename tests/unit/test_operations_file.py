@@ -198,14 +198,14 @@ def test_writing_where_a_directory_is_fails_and_leaves_it_alone(machine: Machine
 
 def test_hosts_block_is_added_at_the_end_and_the_rest_stays() -> None:
     old = "127.0.0.1 localhost\n\n# ours\n10.9.9.9 printer\n"
-    assert hosts_file.merged(old, {"cp1": "10.0.0.21", "w1": "10.0.0.31"}) == (
+    assert hosts_file.merged(old, {"cp1": ["10.0.0.21"], "w1": ["10.0.0.31"]}) == (
         f"{old}# BEGIN pyinfra-kubeadm\n10.0.0.21 cp1\n10.0.0.31 w1\n# END pyinfra-kubeadm\n"
     )
 
 
 def test_hosts_block_is_replaced_where_it_stands() -> None:
-    once = hosts_file.merged("127.0.0.1 localhost\n", {"cp1": "10.0.0.21"}) + "10.9.9.9 printer\n"
-    assert hosts_file.merged(once, {"cp1": "10.0.0.99"}) == once.replace("10.0.0.21", "10.0.0.99")
+    once = hosts_file.merged("127.0.0.1 localhost\n", {"cp1": ["10.0.0.21"]}) + "10.9.9.9 printer\n"
+    assert hosts_file.merged(once, {"cp1": ["10.0.0.99"]}) == once.replace("10.0.0.21", "10.0.0.99")
 
 
 @pytest.mark.parametrize(
@@ -221,26 +221,26 @@ def test_hosts_block_is_replaced_where_it_stands() -> None:
     ids=["empty", "no-newline", "fresh", "done", "no-end", "reversed"],
 )
 def test_hosts_merged_twice_are_as_merged_once_and_keep_what_others_wrote(old: str) -> None:
-    once = hosts_file.merged(old, {"cp1": "10.0.0.21"})
-    assert hosts_file.merged(once, {"cp1": "10.0.0.21"}) == once
+    once = hosts_file.merged(old, {"cp1": ["10.0.0.21"]})
+    assert hosts_file.merged(once, {"cp1": ["10.0.0.21"]}) == once
     assert ("10.9.9.9 printer" in once) == ("10.9.9.9 printer" in old)
 
 
 def test_hosts_entries_write_the_merged_file_once(hosts: Make) -> None:
-    merged = hosts_file.merged("127.0.0.1 localhost\n", {"cp1": "10.0.0.21"})
+    merged = hosts_file.merged("127.0.0.1 localhost\n", {"cp1": ["10.0.0.21"]})
     drifted = hosts({"cp1": state("/etc/hosts", "127.0.0.1 localhost\n")})
-    assert [command.stdin for command in drifted.execute(hosts_file.entries, names={"cp1": "10.0.0.21"})] == [merged]
+    assert [command.stdin for command in drifted.execute(hosts_file.entries, names={"cp1": ["10.0.0.21"]})] == [merged]
     done = hosts({"cp1": state("/etc/hosts", merged)})
-    assert done.execute(hosts_file.entries, names={"cp1": "10.0.0.21"}) == []
+    assert done.execute(hosts_file.entries, names={"cp1": ["10.0.0.21"]}) == []
     assert done.noops == ["/etc/hosts is as wanted"]
 
 
 def test_hosts_file_that_is_not_there_gets_localhost(hosts: Make) -> None:
-    (command,) = hosts({"cp1": nothing("/etc/hosts")}).execute(hosts_file.entries, names={"cp1": "10.0.0.21"})
-    assert command.stdin == hosts_file.merged("127.0.0.1 localhost\n", {"cp1": "10.0.0.21"})
+    (command,) = hosts({"cp1": nothing("/etc/hosts")}).execute(hosts_file.entries, names={"cp1": ["10.0.0.21"]})
+    assert command.stdin == hosts_file.merged("127.0.0.1 localhost\n", {"cp1": ["10.0.0.21"]})
 
 
 def test_hosts_file_that_is_not_utf8_is_not_thrown_away(hosts: Make) -> None:
     latin = hosts({"cp1": state("/etc/hosts", b"127.0.0.1 localhost\n10.9.9.9 printer # caf\xe9\n")})
     with pytest.raises(OperationError, match=r"/etc/hosts.*UTF-8"):
-        latin.execute(hosts_file.entries, names={"cp1": "10.0.0.21"})
+        latin.execute(hosts_file.entries, names={"cp1": ["10.0.0.21"]})

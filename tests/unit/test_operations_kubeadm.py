@@ -38,7 +38,7 @@ ISSUES = {
 }
 # A cluster of the first control plane only, which other nodes may join.
 ALONE = {**INITIALISED, **ISSUES, CLUSTER: ["initialised", '{"items": []}']}
-READY = Command(kubeadm.ready("10.88.0.21"))
+READY = Command(kubeadm.ready(Endpoint.parse("10.88.0.21")))
 RESET = Command("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
 CNI = Command("rm -rf /etc/cni/net.d/10-flannel.conflist")
 
@@ -163,7 +163,7 @@ def test_join_is_announced_on_bare_hosts_before_there_is_a_ca(hosts: Make) -> No
     assert bare.plan(kubeadm.join, "w1", **arguments(W1, control_plane=False)) == [announced]
     assert bare.plan(kubeadm.join, "cp2", **arguments(CP2, control_plane=True)) == [
         announced,
-        Command(kubeadm.ready("10.88.0.22")),
+        Command(kubeadm.ready(Endpoint.parse("10.88.0.22"))),
     ]
 
 
@@ -187,7 +187,7 @@ def test_join_of_a_control_plane_shares_certificates_and_waits_for_its_api(hosts
     ran = hosts({"cp1": ALONE, "cp2": BARE, "w1": BARE})
     join, ready = ran.execute(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
     assert documents(join)["JoinConfiguration"]["controlPlane"]["certificateKey"] == kubeadm.certificate_key()
-    assert ready == Command(kubeadm.ready("10.88.0.22"))
+    assert ready == Command(kubeadm.ready(Endpoint.parse("10.88.0.22")))
     uploaded = [command for _, command in ran.ran if "upload-certs" in command.text]
     assert [kubeadm.certificate_key() in (command.stdin or "") for command in uploaded] == [True]
     assert_no_secret_is_said(ran, [join, ready])
@@ -246,7 +246,7 @@ def test_join_that_was_interrupted_is_forgotten_reset_and_done_again(hosts: Make
     cni, reset, join, ready = ran.execute(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
     assert (cni, reset) == (CNI, RESET)
     assert "kubeadm join" in join.text
-    assert ready == Command(kubeadm.ready("10.88.0.22"))
+    assert ready == Command(kubeadm.ready(Endpoint.parse("10.88.0.22")))
     (forgotten,) = [command.text for name, command in ran.ran if name == "cp1" and "member remove" in command.text]
     assert "https://10.88.0.22:2380" in forgotten
     assert "delete node cp2 --ignore-not-found" in forgotten

@@ -41,7 +41,7 @@ def test_config_is_gone_after_a_kubeadm_that_fails_and_the_failure_is_kept(
 
 def test_waiting_for_the_api_ends_when_it_answers(machine: Machine) -> None:
     machine.program("curl", f'echo "$@" > {machine.root}/asked')
-    assert machine.sh(kubeadm.ready("10.88.0.21")).returncode == 0
+    assert machine.sh(kubeadm.ready(Endpoint.parse("10.88.0.21"))).returncode == 0
     asked = machine.path("asked").read_text()
     assert f"--cacert {machine.root}/etc/kubernetes/pki/ca.crt https://10.88.0.21:6443/readyz" in asked
 
@@ -51,7 +51,7 @@ def test_waiting_for_the_api_fails_with_kubelets_words_when_time_runs_out(machin
     machine.program("sleep", "exit 0")
     machine.program("journalctl", "echo 'kubelet: no such image'")
     machine.program("crictl", "echo 'CONTAINER STATE'")
-    ran = machine.sh(kubeadm.ready("10.88.0.21", seconds=1))
+    ran = machine.sh(kubeadm.ready(Endpoint.parse("10.88.0.21"), seconds=1))
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [
         "https://10.88.0.21:6443/readyz did not answer in 1 s; kubelet says:",

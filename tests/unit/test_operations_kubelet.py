@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ def pem(common: str, organisation: str = "system:nodes", names: tuple[str, ...] 
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     if names:
         found = [
-            x509.IPAddress(ip_address(name)) if name[0].isdigit() else
+            x509.IPAddress(ip_address(name)) if name[0].isdigit() or "::" in name else
             x509.UniformResourceIdentifier(name) if "://" in name else x509.DNSName(name)
             for name in names
         ]  # fmt: skip
@@ -88,6 +88,15 @@ def test_a_request_is_one_of_our_own_nodes_for_its_own_name_and_address(
     asked: ServingRequest, words: list[str]
 ) -> None:
     assert kubelet.faults(asked, NODES) == words
+
+
+def test_a_node_of_both_families_may_ask_for_each_of_its_addresses_and_no_other() -> None:
+    nodes = (Node("w1", IPv4Address("10.0.0.31"), IPv6Address("fd00::31")),)
+    own = (*OWN, "fd00::31")
+    assert kubelet.faults(request(request=pem("system:node:w1", names=own)), nodes) == []
+    assert kubelet.faults(request(request=pem("system:node:w1", names=(*own, "fd00::32"))), nodes) == [
+        "it is for fd00::32, and w1 has 10.0.0.31 and fd00::31"
+    ]
 
 
 def test_what_is_no_request_is_said_to_be_none() -> None:

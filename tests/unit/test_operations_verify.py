@@ -167,7 +167,7 @@ def test_api_through_its_endpoint_must_say_ok(hosts: Make, said: str, found: lis
 
 PROBES = {
     "items": [
-        {"metadata": {"name": f"probe-{node}"}, "spec": {"nodeName": node}, "status": {"podIP": address}}
+        {"metadata": {"name": f"probe-{node}"}, "spec": {"nodeName": node}, "status": {"podIPs": [{"ip": address}]}}
         for node, address in (("cp1", "10.244.0.5"), ("w1", "10.244.3.5"))
     ]
 }

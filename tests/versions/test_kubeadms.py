@@ -12,9 +12,10 @@ import kubeadms
 import pytest
 import yaml
 
-from cluster import configuration, fields
+from cluster import addressing, configuration, fields
 from cluster import kubeadm as documents
 from cluster.compatibility import parse
+from cluster.ip_families import addresses
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology
 
@@ -140,6 +141,69 @@ def test_kubeadm_reads_all_that_is_written_for_it_and_warns_of_nothing(
         if parse(minor) >= parse(VALIDATES):
             done = kubeadms.kubeadm(minor, "config", "validate", "--config", tmp_path / "config.yaml")
             assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+PODS, SERVICES, PODS6, SERVICES6 = "10.244.0.0/16", "10.96.0.0/12", "fd00:10:244::/56", "fd00:10:96::/108"
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "IPv6": ("fd00::{0}", {"vip": "fd00::100", "pod_subnet": PODS6, "service_subnet": SERVICES6}),
+    "IPv4 and IPv6": (
+        "10.0.0.{0},fd00::{0}",
+        {
+            "vip": "10.0.0.100,fd00::100",
+            "pod_subnet": f"{PODS},{PODS6}",
+            "service_subnet": f"{SERVICES},{SERVICES6}",
+        },
+    ),
+    "IPv6 and IPv4": (
+        "fd00::{0},10.0.0.{0}",
+        {
+            "vip": "fd00::100,10.0.0.100",
+            "pod_subnet": f"{PODS6},{PODS}",
+            "service_subnet": f"{SERVICES6},{SERVICES}",
+        },
+    ),
+}
+
+
+def of_families(minor: str, form: str, own: dict[str, Any]) -> list[dict[str, Any]]:
+    cp1, cp2, w1 = (
+        Node(each.name, *addresses(form.format(last)).each) for each, last in ((CP1, 21), (CP2, 22), (W1, 31))
+    )
+    hosts = Topology(control_planes=(cp1, cp2), workers=(w1,), load_balancers=())
+    assert addressing.check(hosts, settings(minor, **own)) == []
+    return list(yaml.safe_load_all(documents.init_documents(settings(minor, **own), hosts, cp1, TOKEN, KEY)))
+
+
+@pytest.mark.parametrize("what", FAMILIES)
+def test_kubeadm_reads_addresses_and_networks_of_every_family(minor: str, what: str, tmp_path: Path) -> None:
+    written = of_families(minor, *FAMILIES[what])
+    found, said = read(minor, tmp_path / "config.yaml", written)
+    assert said == ""
+    own_kinds = [document for document in written if document["kind"] not in fields.COMPONENTS]
+    assert [each for document in own_kinds for each in lost(document, found[document["kind"]])] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "network", "words"),
+    [
+        ("pod_subnet", "fd00:10:244::/65", "is smaller than the size of node subnet with mask 64"),
+        ("pod_subnet", "fd00::/47", "difference is greater than 16"),
+        ("service_subnet", "fd00:10:96::/107", "the mask must be >= 108"),
+        ("service_subnet", "fd00:10:96::/125", "is too small, the minimum is 10"),
+    ],
+)
+def test_kubeadm_refuses_the_networks_that_are_refused_here(
+    minor: str, key: str, network: str, words: str, tmp_path: Path
+) -> None:
+    form, own = "fd77::{0}", {**FAMILIES["IPv6"][1], "vip": "fd77::100", key: network}
+    with pytest.raises(AssertionError, match=f"{key} {network}: "):
+        of_families(minor, form, own)
+    written = of_families(minor, *FAMILIES["IPv6"])
+    for document in written:
+        if document["kind"] == "ClusterConfiguration":
+            document["networking"]["podSubnet" if key == "pod_subnet" else "serviceSubnet"] = network
+    _, said = read(minor, tmp_path / "config.yaml", written)
+    assert words in said
 
 
 @pytest.mark.parametrize("kind", fields.KINDS)
