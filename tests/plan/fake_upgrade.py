@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cluster.pieces import short_name
 from cluster.upgrade import static_pods
 from facts.upgrade import MARK, Nodes, NodeVersions, RemovedApis
 from operations import upgrade

@@ -80,7 +80,7 @@ def test_the_plan_is_what_the_run_then_does_and_a_second_run_does_nothing(site: 
     assert run.code == 0, run.words
     assert run.made == plan.planned
     assert {(name, f"Upgrade {name} to {VERSION}") for name in NODES} <= run.made
-    assert versions(site) == dict.fromkeys(NODES, {VERSION})
+    assert versions(site) == {name: {VERSION} for name in NODES}
     with site.state() as state:
         assert (state["cluster"]["marks"], state["cluster"]["cordoned"]) == ({}, [])
     for layer in ("upgrade", "cluster"):
@@ -128,7 +128,7 @@ def test_it_stops_where_it_fails_and_goes_on_from_there(site: Site, host: str, c
     site.mend(host)
     run = site.run("-y", layer="upgrade")
     assert run.code == 0, run.words
-    assert versions(site) == dict.fromkeys(NODES, {VERSION})
+    assert versions(site) == {name: {VERSION} for name in NODES}
     with site.state() as state:
         assert state["cluster"]["marks"] == {}
         assert state["cluster"]["cordoned"] == []
