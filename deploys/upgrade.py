@@ -7,11 +7,13 @@ Undo: none. Restore a snapshot of etcd under the old version.
 
 from pyinfra import host
 from pyinfra.api import deploy
+from pyinfra.api.operation import OperationMeta
 
 from cluster.topology import Node
 from cluster.upgrade import static_pods
 from deploys import labels, plan, survey
 from deploys.addons import addons
+from deploys.control_plane import keep_kubeconfig
 from deploys.distribute import distribute
 from deploys.images import images
 from deploys.load_balancer import load_balancer
@@ -34,8 +36,10 @@ def upgrade() -> None:
     images()
     for each in host.loop((*topology.control_planes, *topology.workers)):
         if each == me:
-            one(each)
+            done = one(each)
         plan.barrier(f"upgrade of {each.name}")
+    if me == topology.first_control_plane:
+        keep_kubeconfig(renewed_by=[done])
     node()
     runtime()
     if programs():
@@ -52,7 +56,7 @@ def wanted() -> dict[str, str]:
     return static_pods([image.name for image in plan.lock().images])
 
 
-def one(me: Node) -> None:
+def one(me: Node) -> OperationMeta:
     """Upgrade this host."""
     patches = plan.kubelet_patch()
     done = operations.node(
@@ -61,6 +65,7 @@ def one(me: Node) -> None:
         patches=patches,
     )  # fmt: skip
     labels.restore("programs of Kubernetes", list(programs()), [done])
+    return done
 
 
 def obstacles() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.upgrade import static_pods
 from facts.upgrade import MARK, Nodes, NodeVersions, RemovedApis
 from operations import upgrade
-from tests.plan.fake_nodes import Node, Refused, command, fact, kubeadm, like
+from tests.plan.fake_nodes import ADMIN, Node, Refused, command, fact, kubeadm, like
 
 KUBECTL = upgrade.KUBECTL
 
@@ -84,6 +84,7 @@ def replaced(node: Node, version: str) -> None:
     if missing := node.state["static_pods"].keys() - loaded.keys():
         raise Refused(f"images are missing: {missing}")
     node.state["static_pods"] = loaded
+    node.write(ADMIN, f"renewed at {node.world.clock}\n", "600")
     node.world.cluster["upgraded"] = version
 
 
