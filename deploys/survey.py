@@ -15,12 +15,14 @@ from gevent.lock import RLock
 from pyinfra import host, inventory, logger
 from pyinfra.api import Host
 
+from cluster.compatibility import parse
 from cluster.findings import Finding, Report, report
 from cluster.pieces import NODE_DIRECTORY
 from cluster.ports import listening, ways
 from cluster.preflight import judge, kernel, machine
 from cluster.preflight.seen import Clock, Seen
 from cluster.topology import Node
+from cluster.upgrade import tag
 from deploys import plan, rules
 from deploys.ask import ask, ask_each, at_once
 from facts.cgroup import Cgroup
@@ -36,6 +38,7 @@ from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
+from facts.upgrade import NodeVersions, RemovedApis, Versions
 
 PATHS = ("/", "/var/lib", NODE_DIRECTORY, machine.CONTAINERD)
 MEASURED = (
@@ -58,6 +61,8 @@ def gather(asked: tuple[Node, ...]) -> Seen:
     modules = {node.name: {"names": kernel.modules(by_host[node.name])} for node in nodes}
     ports = {node.name: tuple(listening(node, topology, settings)) for node in asked}
     without_etcd = [node for node in topology.control_planes if node in nodes and not kubeadm[node.name]["etcd_data"]]
+    versions = ask(NodeVersions, nodes)
+    behind = [node for node in nodes if _is_behind(versions[node.name], settings.kubernetes_version)]
     return Seen(
         settings=by_host,
         topology=topology,
@@ -76,6 +81,8 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         clocks=at_once([node.name for node in asked], _clock),
         writes=ask(SyncWrites, without_etcd),
         kubeadm=kubeadm,
+        versions=versions,
+        removed_apis=ask(RemovedApis, behind),
         leftovers=ask(Leftovers, nodes),
         installed=ask(Installed, nodes, runtime=settings.container_runtime),
         surroundings=ask(Surroundings, asked),
@@ -83,6 +90,12 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         answers=_answers(balancers, [] if holders else vips),
         vip_holders=holders,
     )
+
+
+def _is_behind(found: Versions, target: str) -> bool:
+    """Whether a control plane's API server is older than the bundle's."""
+    server = found["images"].get("kube-apiserver")
+    return server is not None and parse(tag(server)) < parse(target)
 
 
 def _targets(asked: Iterable[Node]) -> dict[str, dict[str, Any]]:

@@ -137,6 +137,25 @@ def carry(
         progress.add(batch)
 
 
+def other_programs(wanted: Mapping[str, File]) -> dict[str, File]:
+    """Those programs that are not there, or not as in the bundle; while planning, they are announced."""
+    there = host.get_fact(Checksums, paths=tuple(wanted))
+    differing = {dest: file for dest, file in wanted.items() if there.get(dest) != file.sha256}
+    if not host.state.is_executing:  # all of them now: planning ends at the first command
+        for dest, file in differing.items():
+            host.log(f"Will {'replace' if dest in there else 'install'} {dest} ({file.name} {file.version})")
+    return differing
+
+
+def install(dest: str, file: File) -> StringCommand:
+    """Install a program from its piece on the node, beside the old one and renamed over it."""
+    source, target = shlex.quote(posixpath.join(NODE_DIRECTORY, file.path)), shlex.quote(dest)
+    return StringCommand(
+        f"mkdir -p {shlex.quote(posixpath.dirname(dest))} && "
+        f"install -m 755 {source} {target}.new && mv -fT {target}.new {target}"
+    )
+
+
 @operation()
 def programs(wanted: Mapping[str, File]) -> Generator[StringCommand, None, None]:
     """
@@ -144,18 +163,9 @@ def programs(wanted: Mapping[str, File]) -> Generator[StringCommand, None, None]
 
     + wanted: destination path -> piece
     """
-    there = host.get_fact(Checksums, paths=tuple(wanted))
-    differing = {dest: file for dest, file in wanted.items() if there.get(dest) != file.sha256}
+    differing = other_programs(wanted)
     if not differing:
         host.noop(f"{len(wanted)} programs are of the bundle's versions")
         return
-    if not host.state.is_executing:  # all of them now: planning ends at the first command
-        for dest, file in differing.items():
-            host.log(f"Will {'replace' if dest in there else 'install'} {dest} ({file.name} {file.version})")
     for dest, file in differing.items():
-        source = shlex.quote(posixpath.join(NODE_DIRECTORY, file.path))
-        target = shlex.quote(dest)
-        yield StringCommand(
-            f"mkdir -p {shlex.quote(posixpath.dirname(dest))} && "
-            f"install -m 755 {source} {target}.new && mv -fT {target}.new {target}"
-        )
+        yield install(dest, file)

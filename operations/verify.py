@@ -16,6 +16,7 @@ from cluster.settings import Settings
 from cluster.topology import Topology
 from facts.etcd import Members, MembersState
 from facts.haproxy import Backends, BackendsState
+from facts.upgrade import MARK
 from operations import remote, workload
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s"
@@ -33,11 +34,16 @@ def nodes_not_ready(nodes: dict[str, Any], wanted: list[str], waiting: Collectio
         item["metadata"]["name"]: {row["type"]: row for row in item["status"].get("conditions", [])}
         for item in nodes["items"]
     }
+    unfinished = [
+        item["metadata"]["name"] for item in nodes["items"] if MARK in (item["metadata"].get("annotations") or {})
+    ]
     findings = []
     for name in wanted:
         if name not in found:
             findings.append(f"node {name} is not in the cluster")
             continue
+        if name in unfinished:
+            findings.append(f"the upgrade of node {name} was not finished: run deploys/upgrade.py again")
         ready = found[name].pop("Ready", {})
         if ready.get("status") != "True" and name not in waiting:
             findings.append(f"node {name} is not Ready{_because(ready)}")

@@ -46,6 +46,9 @@ class Seen:
     clocks: Mapping[str, Clock] = field(default_factory=dict)
     writes: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     kubeadm: Facts = field(default_factory=dict)
+    # What nodes run; and of control planes that are behind, APIs that are asked for and go, with the release.
+    versions: Facts = field(default_factory=dict)
+    removed_apis: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     leftovers: Facts = field(default_factory=dict)
     installed: Facts = field(default_factory=dict)
     surroundings: Facts = field(default_factory=dict)

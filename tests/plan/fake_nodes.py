@@ -338,6 +338,8 @@ class Node:
             names += [f"manifests/{name}.yaml" for name in STATIC_PODS]
             names += ["admin.conf", "pki/etcd/healthcheck-client.key"]
             self.write(ETCD_DATA, "")
+            loaded = {short_name(name): name for name in self.state["images"]}
+            self.state["static_pods"] = {name: loaded[name] for name in STATIC_PODS}
         for name in names:
             own = f"{name} of {self.name}, made at {self.world.clock}\n"
             self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
@@ -353,6 +355,8 @@ class Node:
     def start_kubelet(self) -> None:
         """Run the kubelet; it asks for a serving certificate when it is configured so and has none."""
         self.unit("kubelet.service").update(active=True, since=self.world.clock)
+        # A program of the bundle has its version for its last word.
+        self.state["running"] = self.files["/usr/bin/kubelet"]["text"].split()[-1]
         if "serverTLSBootstrap: true" in self.files[CONFIG]["text"] and CERTIFICATE not in self.files:
             self.world.cluster.setdefault("requests", {})[f"csr-{self.name}"] = {
                 "metadata": {"name": f"csr-{self.name}"},

@@ -35,6 +35,7 @@ VIP = "10.0.0.100"
 INVENTORY = """\
 from pathlib import Path as _Path
 
+from tests.plan import fake_upgrade as _fake_upgrade
 from tests.plan.fake_nodes import install as _install
 
 _here = _Path(__file__).parent
@@ -75,6 +76,7 @@ def make_bundle(
     more: Sequence[str] = (),
     added: Mapping[str, str] | None = None,
     addons: Mapping[str, tuple[str, str]] | None = None,
+    kubernetes: str = VERSION,
 ) -> Path:
     """A bundle of a few bytes per piece, with `more` images, by their whole names, files that were `added`, and
     `addons` of the site's own: name -> namespace, manifest."""
@@ -102,14 +104,19 @@ def make_bundle(
         return f"sha256:{digest}"
 
     images = []
-    names = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
+    tags = {name: kubernetes if name.startswith("kube-") else "1" for name in IMAGES}
+    names = (
+        *(f"registry.k8s.io/{name}:{tag}" for name, tag in tags.items()),
+        "ghcr.io/flannel-io/flannel:1",
+        "e2e/agnhost:1",
+    )
     for name in (*names, *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
         images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
     for path, text in (added or {}).items():
         piece(f"files/{path}", text)
     for path in (*PROGRAMS, *programs):
-        piece(path, path)
+        piece(path, f"{path} {kubernetes}")
     for name, (_, text) in (addons or {}).items():
         piece(f"addons/{name}.yaml", text)
     packages = []
@@ -123,7 +130,7 @@ def make_bundle(
             piece(path, f"{name} of {release}")
             packages.append(Package(name=name, version=version, architecture="amd64", release=release, file=path))
     lock = Lock(
-        format=2, platform="linux/amd64", kubernetes_version=VERSION, components=components, images=tuple(images),
+        format=2, platform="linux/amd64", kubernetes_version=kubernetes, components=components, images=tuple(images),
         packages=tuple(packages), package_sets=sets, files=tuple(files),
         addons={name: namespace for name, (namespace, _) in (addons or {}).items()},
     )  # fmt: skip
@@ -175,14 +182,14 @@ class Run:
         """Changes that `--json` announces, as host and operation; a question left open is none."""
         rows = json.loads(self.stdout)["plan"]
         changed = {(host, name) for row in rows for name in row["names"] for host in row["hosts_with_change"]}
-        return {(host, name.removeprefix("Cluster | ")) for host, name in changed}
+        return {(host, re.sub(r"^(Cluster|Upgrade) \| ", "", name)) for host, name in changed}
 
     @property
     def made(self) -> set[Change]:
         """Changes that the run says it has made, as host and operation."""
         found, operation = set(), ""
         for line in self.stderr.splitlines():
-            if start := re.fullmatch(r"--> Starting operation: Cluster \| (.+?) *", line):
+            if start := re.fullmatch(r"--> Starting operation: (?:Cluster|Upgrade) \| (.+?) *", line):
                 operation = start[1]
             elif done := re.fullmatch(r" *\[(\S+)\] +Success", line):
                 found.add((done[1], operation))

@@ -27,6 +27,7 @@ from facts.leftovers import Leftovers
 from facts.runtime import Installed
 from facts.surroundings import Surroundings
 from facts.swap import Swap
+from facts.upgrade import NodeVersions
 
 MIB = 2**20
 VIP = "10.0.0.100"
@@ -112,6 +113,7 @@ def well() -> Seen:
         clocks={name: Clock(offset=0.2, uncertainty=0.3) for name in NAMES},
         writes={name: {"path": "/var/lib", "writes": 100, "median_ms": 1.0, "p99_ms": 3.0} for name in KUBERNETES[:3]},
         kubeadm={name: KubeadmNode.default() for name in KUBERNETES},
+        versions={name: NodeVersions.default() for name in KUBERNETES},
         leftovers={name: Leftovers.default() for name in KUBERNETES},
         installed={name: Installed.default() for name in KUBERNETES},
         surroundings={name: Surroundings.default() for name in NAMES},
@@ -237,10 +239,50 @@ def cluster_of(*names: str, ca: str = "sha256:ours") -> Change:
     return both(*(state("kubeadm", name, **{**FINISHED, "ca_cert_hash": ca}) for name in names))
 
 
+def runs(host: str, kubelet: str, server: str = "", etcd: str = "3.6.8-0") -> Change:
+    """A node of the cluster, a control plane when it has an API server, under a bundle with etcd 3.6.8."""
+    tags = {"kube-apiserver": server, "etcd": etcd} if server else {}
+    images = {name: f"registry.k8s.io/{name}:{tag}" for name, tag in tags.items()}
+    own = Image(name="registry.k8s.io/etcd:3.6.8-0", digest=f"sha256:{'a' * 64}", size=1, blobs=())
+
+    def change(seen: Seen) -> Seen:
+        lock = seen.lock.model_copy(update={"images": (*seen.lock.images, own)})
+        return state("versions", host, running=kubelet, images=images)(replace(seen, lock=lock))
+
+    return change
+
+
+def asked_for(api: str, release: str) -> Change:
+    return lambda seen: replace(seen, removed_apis={"cp1": {api: release}})
+
+
 PROXY = {"/etc/environment": {"https_proxy": "http://10.9.9.9:3128", "no_proxy": "localhost,10.0.0.0/24"}}
 OLD = {"state": "worker", "ca_cert_hash": "sha256:theirs"}
 # check -> what is not well, and the finding that says so: hosts, evidence.
 CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
+    "kubernetes-version": [
+        (runs("w1", "v1.35.6"), ("w1",), "it runs Kubernetes v1.35.6"),
+        (runs("cp1", "v1.33.2", "v1.36.2"), ("cp1",), "it runs Kubernetes v1.33.2"),
+        (runs("cp1", "v1.35.6", "v1.35.6", etcd="3.6.6-0"), ("cp1",), "it runs Kubernetes v1.35.6"),
+        (runs("cp1", "v1.36.1", "v1.36.1"), ("cp1",), "it runs Kubernetes v1.36.1"),
+    ],
+    "kubernetes-minor-skipped": [
+        (runs("cp1", "v1.34.9", "v1.34.9"), ("cp1",), "its API server is v1.34.9"),
+        (runs("w1", "v1.32.9"), ("w1",), "its kubelet is v1.32.9"),
+    ],
+    "kubernetes-downgrade": [
+        (runs("w1", "v1.36.3"), ("w1",), "it runs Kubernetes v1.36.3"),
+        (runs("cp1", "v1.36.2", "v1.37.0"), ("cp1",), "it runs Kubernetes v1.37.0"),
+    ],
+    "etcd-too-old": [(runs("cp2", "v1.36.2", "v1.36.2", "3.5.19-0"), ("cp2",), "its etcd is 3.5.19-0")],
+    "etcd-old": [(runs("cp2", "v1.36.2", "v1.36.2", "3.5.24-0"), ("cp2",), "its etcd is 3.5.24-0")],
+    "removed-api": [
+        (
+            asked_for("batch/v1beta1/cronjobs", "1.36"),
+            ("cp1",),
+            "batch/v1beta1/cronjobs was asked for, which Kubernetes 1.36 removes",
+        )
+    ],
     "systemd": [(state("hardware", "lb2", systemd=False), ("lb2",), "PID 1 is not systemd")],
     "architecture": [
         (state("hardware", "w1", architecture="arm64"), ("w1",), "architecture arm64, the bundle is for amd64")

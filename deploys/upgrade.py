@@ -1,0 +1,80 @@
+"""The cluster to the bundle's version of Kubernetes, one node at a time (docs/upgrade.md).
+
+Hosts: all. Changes: static pods, /etc/kubernetes, the kubelet and its configuration, programs; each node is drained
+meanwhile. It stops at the first failure; run again, it goes on where the nodes are.
+Undo: none. Restore a snapshot of etcd under the old version.
+"""
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.api.operation import OperationMeta
+
+from cluster.topology import Node
+from cluster.upgrade import static_pods
+from deploys import labels, plan, survey
+from deploys.addons import addons
+from deploys.control_plane import keep_kubeconfig
+from deploys.distribute import distribute
+from deploys.images import images
+from deploys.load_balancer import load_balancer
+from deploys.network import network
+from deploys.node import node
+from deploys.packages import programs, service_of_kubelet
+from deploys.runtime import runtime
+from deploys.verify import verify
+from operations import upgrade as operations
+
+
+@deploy("Upgrade")
+def upgrade() -> None:
+    plan.refuse(obstacles())
+    topology, me = plan.topology(), plan.me()
+    if me == topology.first_control_plane:
+        operations.ready_for_it(name="Assert that the cluster is well", topology=topology)
+    plan.barrier("preflight")
+    distribute()
+    images()
+    for each in host.loop((*topology.control_planes, *topology.workers)):
+        if each == me:
+            done = one(each)
+        plan.barrier(f"upgrade of {each.name}")
+    if me == topology.first_control_plane:
+        keep_kubeconfig(renewed_by=[done])
+    node()
+    runtime()
+    if programs():
+        service_of_kubelet()
+    plan.barrier("packages")
+    load_balancer()
+    network()
+    addons()
+    verify()
+
+
+def wanted() -> dict[str, str]:
+    """Images of the bundle's static pods."""
+    return static_pods([image.name for image in plan.lock().images])
+
+
+def one(me: Node) -> OperationMeta:
+    """Upgrade this host."""
+    patches = plan.kubelet_patch()
+    done = operations.node(
+        name=f"Upgrade {me.name} to {plan.settings().kubernetes_version}",
+        settings=plan.settings(), topology=plan.topology(), node=me, images=wanted(), programs=programs(),
+        patches=patches,
+    )  # fmt: skip
+    labels.restore("programs of Kubernetes", list(programs()), [done])
+    return done
+
+
+def obstacles() -> list[str]:
+    """What preflight found, but for the versions that this is to change."""
+    return [
+        each.line()
+        for each in survey.findings().findings
+        if each.severity == "error" and not each.waived and each.check != "kubernetes-version"
+    ]
+
+
+plan.run(__name__, upgrade)

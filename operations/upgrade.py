@@ -1,0 +1,190 @@
+"""A node taken to another version of Kubernetes: its control plane, then, without pods, its kubelet.
+
+How far it has come is read from the node. A mark on the Node says that it has begun, and how the Node was before; what
+was interrupted is done again from there (https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade/).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Mapping
+
+import gevent
+from pyinfra import host, inventory, logger
+from pyinfra.api import OperationError, StringCommand, operation
+
+from cluster.configuration import PATCHES
+from cluster.kubeadm import init_documents
+from cluster.lock import File
+from cluster.settings import Settings
+from cluster.topology import Node, Topology
+from cluster.upgrade import stale, tag
+from facts.etcd import Members
+from facts.upgrade import MARK, Nodes, NodeVersions
+from operations import remote
+from operations.bundle import install, other_programs
+from operations.kubeadm import KUBECTL, bootstrap_token, certificate_key, find_seed, own_api, ready, with_config
+from operations.verify import etcd_unhealthy
+
+KUBEADM = "/usr/bin/kubeadm"
+
+
+def drain(name: str, seconds: int) -> str:
+    """Shell that empties a node of pods, or gives it back as it was and says which pods stay, and why."""
+    node = shlex.quote(name)
+    return (
+        f"said=$({KUBECTL} drain {node} --ignore-daemonsets --delete-emptydir-data --timeout={seconds}s 2>&1) || "
+        f"{{ {KUBECTL} uncordon {node} >/dev/null; {KUBECTL} annotate node {node} {MARK}- >/dev/null; "
+        "echo \"$said\" | grep -v '^evicting\\|^WARNING\\|^Warning' | sort -u | tail -n 20 >&2; exit 1; }"
+    )
+
+
+def wait_for(name: str, version: str, seconds: int = 300) -> str:
+    """Shell that waits until a node is Ready with a kubelet of this version, and its static pods with it."""
+    node = shlex.quote(name)
+    template = (
+        '{{.status.nodeInfo.kubeletVersion}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}'
+        "{{end}}"
+    )
+    return (
+        f"for i in $(seq {seconds // 2}); do said=$({KUBECTL} get node {node} -o go-template='{template}' 2>&1); "
+        f'test "$said" = "{version} True" && break; sleep 2; done; test "$said" = "{version} True" || '
+        f'{{ echo "{name} is not Ready with a kubelet {version} after {seconds} s: $said" >&2; exit 1; }}; '
+        f"n=$({KUBECTL} get pods -n kube-system -l tier=control-plane -o name "
+        f"--field-selector spec.nodeName={node}) && "
+        f'{{ test -z "$n" || {KUBECTL} wait -n kube-system --for=condition=Ready --timeout={seconds}s $n >/dev/null; }}'
+    )
+
+
+def give_back(name: str, mark: str) -> str:
+    """Shell that lets pods onto a node again, if they could be there before, and takes the mark off."""
+    node = shlex.quote(name)
+    uncordon = f"{KUBECTL} uncordon {node} >/dev/null && " if mark == "schedulable" else ""
+    return f"{uncordon}{KUBECTL} annotate node {node} {MARK}- >/dev/null"
+
+
+def is_first(topology: Topology, node: Node, wanted: Mapping[str, str]) -> bool:
+    """Whether no other control plane runs the wanted API server: then `kubeadm upgrade apply` is this one's."""
+    others = [inventory.get_host(each.name).get_fact(NodeVersions) for each in topology.control_planes if each != node]
+    servers = {found["images"].get("kube-apiserver") for found in others}
+    return tag(wanted["kube-apiserver"]) not in {tag(image) for image in servers if image}
+
+
+def command(settings: Settings, first: bool, patches: bool) -> str:
+    """kubeadm's own upgrade of a node."""
+    verb = f"apply {settings.kubernetes_version} -y" if first else "node"
+    ignored = settings.ignore_preflight_errors
+    flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
+    flags += f" --patches={PATCHES}" if patches else ""
+    return f"timeout 1200 kubeadm upgrade {verb}{flags} >/dev/null"
+
+
+@operation()
+def node(
+    settings: Settings,
+    topology: Topology,
+    node: Node,
+    images: Mapping[str, str],
+    programs: Mapping[str, File],
+    patches: bool = False,
+) -> Generator[StringCommand, None, None]:
+    """
+    Take this node to the settings' version of Kubernetes: static pods, kubelet and the programs beside it.
+
+    Pods are evicted within their disruption budgets; when they do not go, the node is given back and the run ends.
+
+    + settings: the cluster's settings
+    + topology: all of its nodes
+    + node: this host
+    + images: static pods' short name -> image wanted
+    + programs: destination path -> piece of the bundle
+    + patches: have kubeadm lay the host's patches over the kubelet's configuration
+    """
+    version = settings.kubernetes_version
+    seed, _ = find_seed(topology)
+    if seed is None:
+        raise OperationError(
+            f"{node.name}: no control plane answers as initialised, so nothing is upgraded. Look at them with "
+            "`crictl ps -a` and `journalctl -u kubelet`, then run again."
+        )
+    found = host.get_fact(NodeVersions)
+    state = inventory.get_host(seed.name).get_fact(Nodes).get(node.name)
+    if state is None:
+        host.noop(f"{node.name} is no node of the cluster yet")
+        return
+    old = stale(found["images"], images)
+    if not old and found["running"] == version and not state["mark"]:
+        host.noop(f"{node.name} runs {version}")
+        return
+    is_control_plane = node in topology.control_planes
+    first = is_control_plane and is_first(topology, node, images)
+    if not host.state.is_executing:
+        again = ", going on with what was interrupted" if state["mark"] else ""
+        host.log(f"Will upgrade {node.name} from {found['running']} to {version}{again}, drained meanwhile")
+        for name in old:
+            host.log(f"Will replace {name} {tag(found['images'][name])} by {tag(images[name])}")
+    differing = other_programs(programs)
+    mark = state["mark"] or ("cordoned" if state["cordoned"] else "schedulable")
+    if host.state.is_executing:
+        remote.on(
+            seed.name, f"{KUBECTL} annotate --overwrite node {shlex.quote(node.name)} {MARK}={mark} >/dev/null",
+            why="marking the node",
+        )  # fmt: skip
+    if KUBEADM in differing:
+        yield install(KUBEADM, differing.pop(KUBEADM))
+    if first:
+        yield StringCommand(
+            with_config("kubeadm init phase upload-config all", 120) + " >/dev/null",
+            _stdin=init_documents(settings, topology, node, bootstrap_token(), certificate_key()),
+        )
+    if is_control_plane:
+        yield StringCommand(command(settings, first, patches))
+        yield StringCommand(ready(own_api(node)))
+    if host.state.is_executing:
+        logger.info("%sdraining, for %s s at most", host.print_prefix, settings.drain_timeout)
+        remote.on(seed.name, drain(node.name, settings.drain_timeout), why=f"draining {node.name}")
+    if not is_control_plane:
+        yield StringCommand(command(settings, first, patches))
+    for dest, file in differing.items():
+        yield install(dest, file)
+    yield StringCommand("systemctl daemon-reload && timeout 90 systemctl restart kubelet.service")
+    if host.state.is_executing:
+        remote.on(seed.name, wait_for(node.name, version), why=f"waiting for {node.name}")
+        if is_control_plane:
+            _await_member(topology, seed)
+        remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")
+
+
+def _await_member(topology: Topology, seed: Node, seconds: int = 120) -> None:
+    """Wait until every member of etcd is healthy: the next node takes one of them away."""
+    wanted = [each.name for each in topology.control_planes]
+    found: list[str] = []
+    for _ in range(0, seconds, 3):
+        found = etcd_unhealthy(inventory.get_host(seed.name).get_fact(Members), wanted)
+        if not found:
+            return
+        gevent.sleep(3)
+    raise OperationError(f"etcd is not healthy after {seconds} s: {'; '.join(found)}. Mend it, then run again.")
+
+
+@operation()
+def ready_for_it(topology: Topology) -> Generator[StringCommand, None, None]:
+    """
+    Assert before the first change that nodes and etcd are well, those apart that an upgrade was interrupted on.
+
+    + topology: all nodes
+    """
+    seed, _ = find_seed(topology)
+    if seed is None:
+        raise OperationError("no control plane answers as initialised: mend the cluster before it is upgraded.")
+    nodes = inventory.get_host(seed.name).get_fact(Nodes)
+    lines = [f"node {name} is not Ready" for name, each in nodes.items() if not each["ready"] and not each["mark"]]
+    members = [each.name for each in topology.control_planes if each.name in nodes]
+    interrupted = any(each["mark"] for each in nodes.values())
+    lines += [] if interrupted else etcd_unhealthy(inventory.get_host(seed.name).get_fact(Members), members)
+    if lines:
+        text = "\n".join(["The cluster is not well, so it is not upgraded:", *(f"  - {line}" for line in lines)])
+        raise OperationError(f"{text}\nMend it, see deploys/verify.py, then run again.")
+    host.noop("nodes and etcd are well")
+    return
+    yield

@@ -1,0 +1,140 @@
+"""Two minors, one after the other, while a client writes through the virtual IP; the second is killed half-way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lab import lab, layout
+from tests.lab.full.bundles import built
+from tests.lab.nodes import BUNDLE, MEASURED, ROOT, changes, deployed, kubectl, pyinfra, pyinfra_command, ssh
+from tests.lab.test_4_survival import wait_for
+
+FIRST, SECOND = "v1.34.9", "v1.35.6"
+NODES = ("cp1", "cp2", "cp3", "w1")
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+APPLICATION = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: held, namespace: default}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: held}}
+  template:
+    metadata: {labels: {app: held}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: pause, image: IMAGE}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: held, namespace: default}
+spec:
+  minAvailable: 1
+  selector: {matchLabels: {app: held}}
+"""
+
+
+class Writer:
+    """Writes through the virtual IP, one object after the other, and keeps what was acknowledged."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.failed = 0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        while not self.over.wait(0.2):
+            number += 1
+            try:
+                kubectl("create", "configmap", f"write-{number}", "--request-timeout=5s", timeout=10)
+                self.written.append(f"write-{number}")
+            except (AssertionError, subprocess.TimeoutExpired):
+                self.failed += 1
+
+
+@pytest.fixture(scope="module")
+def writer(bundle: str) -> Iterator[Writer]:
+    """A cluster of the first version, and somebody who writes into it all the time."""
+    lab.down()
+    lab.up(layout.topology("compact"), str(built(FIRST, f"kubernetes_version: {FIRST}\n")))
+    deployed("cluster", "-y")
+    writing = Writer()
+    thread = threading.Thread(target=writing.run)
+    thread.start()
+    yield writing
+    writing.over.set()
+    thread.join()
+    lab.down()
+
+
+def versions() -> set[str]:
+    items = json.loads(ssh("cp1", f"{KUBECTL} get nodes -o json"))["items"]
+    assert {item["metadata"]["name"] for item in items} == set(NODES)
+    assert not [item for item in items if item["spec"].get("unschedulable")]
+    return {item["status"]["nodeInfo"]["kubeletVersion"] for item in items}
+
+
+def servers() -> set[str]:
+    images = (ssh(name, "grep -h ' image:.*kube-' /etc/kubernetes/manifests/*.yaml") for name in NODES[:3])
+    return {line.rpartition(":")[2] for found in images for line in found.split("\n") if line}
+
+
+def kept(writer: Writer) -> None:
+    """Nothing that was acknowledged is lost."""
+    wait_for(lambda: len(writer.written) > 10, "writes")
+    known = list(writer.written)
+    there = set(kubectl("get", "configmaps", "-o", "name").split())
+    assert not [name for name in known if f"configmap/{name}" not in there]
+    MEASURED.append(f"upgrade: {len(known)} writes acknowledged, none lost; {writer.failed} were refused on the way")
+
+
+def test_a_minor_is_planned_done_and_then_done_no_more(writer: Writer) -> None:
+    assert versions() == {FIRST}
+    lab.up(layout.topology("compact"), str(built(SECOND, f"kubernetes_version: {SECOND}\n")))
+    refused = pyinfra("cluster", "-y")
+    assert refused.returncode != 0 and "Run deploys/upgrade.py" in refused.stdout, refused.stdout[-3000:]
+    plan = changes(deployed("upgrade", "--dry"))
+    assert plan == changes(deployed("upgrade", "-y")) != {}
+    assert (versions(), servers()) == ({SECOND}, {SECOND})
+    for layer in ("upgrade", "cluster"):
+        assert changes(deployed(layer, "-y")) == {}
+    kept(writer)
+
+
+def test_a_disruption_budget_stops_it_and_the_node_is_given_back(writer: Writer) -> None:
+    lab.up(layout.topology("compact"), str(BUNDLE))
+    image = ssh("cp1", "sed -n 's/.*sandbox_image = \"\\(.*\\)\".*/\\1/p' /etc/containerd/config.toml").strip()
+    ssh("cp1", f"cat <<'END' | {KUBECTL} apply -f -\n{APPLICATION.replace('IMAGE', image)}END")
+    ssh("cp1", f"{KUBECTL} rollout status deployment/held --timeout=60s")
+    done = pyinfra("upgrade", "-y", "--data", "drain_timeout=20")
+    assert done.returncode != 0
+    assert "disruption budget" in done.stdout and "default/held" in done.stdout, done.stdout[-3000:]
+    assert SECOND in versions()  # w1, which is not cordoned either
+    ssh("cp1", f"{KUBECTL} delete poddisruptionbudget,deployment held")
+
+
+def test_one_that_is_killed_goes_on_where_the_nodes_are(writer: Writer) -> None:
+    """The control planes are done; the worker's is killed while its kubelet is away."""
+    begun = subprocess.Popen(
+        pyinfra_command("upgrade", "-y"), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    cordoned = f"{KUBECTL} get node w1 -o jsonpath='{{.spec.unschedulable}}'"
+    wait_for(lambda: ssh("cp1", cordoned, check=False) == "true", "the worker to be drained", 600)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+    deployed("upgrade", "-y")
+    (version,) = versions()
+    assert version not in (FIRST, SECOND)
+    assert servers() == {version}
+    for layer in ("upgrade", "cluster"):
+        assert changes(deployed(layer, "-y")) == {}
+    kept(writer)

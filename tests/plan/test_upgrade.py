@@ -1,0 +1,165 @@
+"""`upgrade` takes one node after the other, says so before, stops where it fails, and goes on from there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from runs import GROUPS, VERSION, Deployed, Run, Site, make_bundle, make_site
+
+OLD = "v1.35.6"
+NODES = [*GROUPS["control_plane"], *GROUPS["worker"]]
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("older"), kubernetes=OLD)
+
+
+def switch(site: Site, old: tuple[str, object], new: tuple[str, object]) -> Site:
+    """The same machines with another bundle, and its version in the settings."""
+    inventory = site.directory / "inventory.py"
+    text = inventory.read_text()
+    for before, after in zip(old, new, strict=True):
+        assert repr(str(before)) in text
+        text = text.replace(repr(str(before)), repr(str(after)))
+    inventory.write_text(text)
+    return site
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, older: Path, bundle: Path) -> Deployed:
+    """A cluster of the older version, with the inventory of the newer one."""
+    site = make_site(tmp_path_factory.mktemp("upgrade"), older, kubernetes_version=OLD)
+    run = site.run("-y")
+    assert run.code == 0, run.words
+    return Deployed(switch(site, (OLD, older), (VERSION, bundle)), run)
+
+
+@pytest.fixture
+def site(deployed: Deployed, tmp_path: Path) -> Site:
+    """The same, of one test's own."""
+    return deployed.site.copy(tmp_path / "site")
+
+
+def versions(site: Site) -> dict[str, set[str]]:
+    """What each node runs: kubelet and API server."""
+    with site.state() as state:
+        return {
+            name: {
+                state["nodes"][name]["running"],
+                *(image.rpartition(":")[2] for image in state["nodes"][name].get("static_pods", {}).values()),
+            }
+            - {"1"}
+            for name in NODES
+        }
+
+
+def said(run: Run, host: str, words: str) -> bool:
+    return re.search(rf"\[{host}\] +{re.escape(words)}", run.words) is not None
+
+
+def upgraded(run: Run) -> list[str]:
+    """Nodes whose kubelet was restarted, in their order."""
+    return [each["host"] for each in run.like("systemctl restart kubelet.service", "change")]
+
+
+def test_a_deploy_refuses_to_take_all_nodes_to_another_version_at_once(site: Site) -> None:
+    run = site.run("-y")
+    assert run.code == 1
+    assert f"it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
+    assert "Run deploys/upgrade.py" in run.words
+    assert run.changes == []
+
+
+def test_the_plan_is_what_the_run_then_does_and_a_second_run_does_nothing(site: Site) -> None:
+    plan = site.run("--dry", "--json", layer="upgrade")
+    assert plan.code == 0, plan.words
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 0, run.words
+    assert run.made == plan.planned
+    assert {(name, f"Upgrade {name} to {VERSION}") for name in NODES} <= run.made
+    assert versions(site) == {name: {VERSION} for name in NODES}
+    with site.state() as state:
+        assert (state["cluster"]["marks"], state["cluster"]["cordoned"]) == ({}, [])
+    for layer in ("upgrade", "cluster"):
+        again = site.run("-y", layer=layer)
+        assert again.code == 0, again.words
+        assert again.made == set()
+
+
+def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site) -> None:
+    run = site.run("-y", layer="upgrade")
+    assert upgraded(run) == NODES
+    first, *others = (each["command"] for each in run.like("kubeadm upgrade", "change"))
+    assert f"kubeadm upgrade apply {VERSION} -y" in first
+    assert all("kubeadm upgrade node" in each for each in others)
+    assert len(others) == len(NODES) - 1
+    loaded = max(each["ended"] for each in run.like("ctr ", "change"))
+    assert loaded < run.like("kubeadm upgrade", "change")[0]["began"]
+
+
+def test_the_dry_run_names_what_is_replaced(site: Site) -> None:
+    run = site.run("--dry", layer="upgrade")
+    assert run.code == 0, run.words
+    for name in NODES:
+        assert said(run, name, f"Will upgrade {name} from {OLD} to {VERSION}, drained meanwhile")
+    assert said(run, "cp1", f"Will replace kube-apiserver {OLD} by {VERSION}")
+    assert said(run, "w1", "Will replace /usr/bin/kubelet")
+    assert run.changes == []
+
+
+@pytest.mark.parametrize(
+    ("host", "command", "left"),
+    [
+        ("cp1", "kubeadm upgrade apply", NODES[1:]),
+        ("cp2", "kubeadm upgrade node", NODES[2:]),
+        ("cp1", " drain w2 ", NODES[4:]),
+        ("w1", "restart kubelet", NODES[4:]),
+    ],
+)
+def test_it_stops_where_it_fails_and_goes_on_from_there(site: Site, host: str, command: str, left: list[str]) -> None:
+    site.break_command(host, command, "it broke")
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 1
+    assert "it broke" in run.words
+    assert {name for name, found in versions(site).items() if found == {OLD}} >= set(left)
+    site.mend(host)
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 0, run.words
+    assert versions(site) == {name: {VERSION} for name in NODES}
+    with site.state() as state:
+        assert state["cluster"]["marks"] == {}
+        assert state["cluster"]["cordoned"] == []
+
+
+def test_a_node_that_was_cordoned_before_stays_so(site: Site) -> None:
+    with site.state() as state:
+        state["cluster"]["cordoned"] = ["w1"]
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 0, run.words
+    with site.state() as state:
+        assert (state["cluster"]["marks"], state["cluster"]["cordoned"]) == ({}, ["w1"])
+
+
+def test_what_an_upgrade_would_break_stops_it_before_any_change(site: Site) -> None:
+    with site.state() as state:
+        state["cluster"]["metrics"] = (
+            'apiserver_requested_deprecated_apis{group="batch",removed_release="1.36",resource="cronjobs",'
+            'subresource="",version="v1beta1"} 1'
+        )
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 1
+    assert "batch/v1beta1/cronjobs was asked for, which Kubernetes 1.36 removes" in run.words
+    assert run.changes == []
+
+
+def test_an_older_bundle_is_refused(site: Site, older: Path, bundle: Path) -> None:
+    assert site.run("-y", layer="upgrade").code == 0
+    switch(site, (VERSION, bundle), (OLD, older))
+    for layer in ("upgrade", "cluster"):
+        run = site.run("-y", layer=layer)
+        assert run.code == 1
+        assert f"it runs Kubernetes {VERSION}. Kubernetes does not go back" in run.words
+        assert run.changes == []
