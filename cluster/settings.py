@@ -212,6 +212,17 @@ class Settings(BaseModel):
         description="`unmanage`: on nodes where NetworkManager runs it is told to leave interfaces of pods alone; "
         "`leave`: preflight says where it is not told.",
     )
+    backup_schedule: Annotated[str, StringConstraints(pattern=r"^[\w*,./:~ +-]+$")] | None = Field(
+        "*-*-* 02:00:00",
+        description="When each control plane backs up its etcd member, as systemd's OnCalendar has it, within 15 "
+        "minutes; None: never (docs/backup.md).",
+    )
+    backup_keep: int = Field(7, ge=1, description="How many of these backups a control plane keeps.")
+    backup_certificate: str | None = Field(
+        None,
+        description="File of an X.509 certificate on the control machine to which backups are encrypted; unset: they "
+        "are not. Keep its key away from the nodes.",
+    )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."

@@ -36,12 +36,14 @@ from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from bundle.rpms import VERSIONLOCK
 from cluster import bridge
+from cluster.backup import NODE_DIRECTORY as BACKUPS
 from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
 from cluster.topology import Node as Address
 from facts import crio as crio_facts
+from facts.backup import SERVICE, TIMER, Backups
 from facts.certificate import Certificate
 from facts.cgroup import Cgroup
 from facts.checksum import Checksums
@@ -69,7 +71,7 @@ from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
-from operations import addons, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
+from operations import addons, backup, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
 from operations.file import write_script
 from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
@@ -397,8 +399,10 @@ class FakeNode(fake.FakeConnector):
     def put_file(self, filename_or_io: Any, remote_filename: str, *_: Any, **__: Any) -> bool:
         return self._do(f"upload {remote_filename}", str(filename_or_io))[0]
 
-    def get_file(self, remote_filename: str, *_: Any, **__: Any) -> bool:
-        return self._do(f"download {remote_filename}", "")[0]
+    def get_file(self, remote_filename: str, filename_or_io: Any, *_: Any, **__: Any) -> bool:
+        ok, output = self._do(f"download {remote_filename}", "")
+        filename_or_io.write(base64.b64decode(output.stdout))
+        return ok
 
     def _do(self, text: str, stdin: str) -> tuple[bool, CommandOutput]:
         node = self.world.nodes[self.host.name]
@@ -1187,6 +1191,80 @@ def run_script(node: Node, script: dict[str, Any]) -> None:
     within = [f"{table} {line}" for table, text in tables for line in re.findall(r"^-A .*$", text, re.M)]
     into = re.findall(r"^    iptables --wait 10 -t (\w+ -A .*)$", script["text"], re.M)
     node.state["rules"] = [*into, *within]
+
+
+# Backups
+
+
+@fact(Backups)
+def _(node: Node) -> str:
+    there = sorted(path for path in node.files if re.fullmatch(rf"{BACKUPS}/[^/]+/manifest.json", path))
+    state = node.units.get(TIMER) or {"active": False}
+    lines = [f"{TIMER} LoadState={'loaded' if TIMER in node.units else 'not-found'}"]
+    lines += [f"{TIMER} ActiveState={'active' if state['active'] else 'inactive'}", f"{SERVICE} ActiveState=inactive"]
+    if failed := node.state.get("backup_failed"):
+        lines += [f"{SERVICE} ExecMainExitTimestamp=@1795572000", f"{SERVICE} Result=exit-code", f"said {failed}"]
+    return "\n".join([*lines, f"kept {len(there)}", *(f"newest {node.files[path]['text']}" for path in there[-1:])])
+
+
+@command(
+    like(
+        write_script(
+            f"{backup.UNITS}/{TIMER}", "644", "root", "root", "systemd-analyze calendar ANY_schedule >/dev/null"
+        )
+    )
+)
+def _(node: Node, schedule: str, stdin: str) -> None:
+    if f"OnCalendar={shlex.split(schedule)[0]}\n" not in stdin or "Nonsense" in schedule:
+        raise Refused(f"Failed to parse calendar specification {schedule}: Invalid argument")
+    node.write(f"{backup.UNITS}/{TIMER}", stdin)
+
+
+@command(rf"systemctl disable --now {TIMER} && rm -f (?P<paths>.+) && systemctl daemon-reload")
+def _(node: Node, paths: str) -> None:
+    for path in shlex.split(paths):
+        node.files.pop(path, None)
+    node.units.pop(TIMER)
+
+
+@command("sh -s -- asked")
+def _(node: Node, stdin: str) -> str:
+    """What the program of backups does, as far as anyone looks at it."""
+    node.api()
+    directory = f"{BACKUPS}/20261125T0212{node.world.clock % 60:02}Z-{node.name}-asked"
+    parts = {"snapshot.db": "a snapshot\n", "pki.tar": "the PKI\n", "kubeadm-config.yaml": "a configuration\n"}
+    suffix = ".0000.cms" if "BEGIN CERTIFICATE" in stdin else ""
+    for name, text in parts.items():
+        node.write(f"{directory}/{name}{suffix}", text, "600")
+    manifest = {
+        "cluster_name": re.search(r'"cluster_name": "(\S+)"', stdin)[1], "kubernetes_version": "v1.36.2",
+        "etcd_version": "3.6.8", "member": node.name, "time": "2026-11-25T02:12:00Z", "revision": 4711, "keys": 900,
+        "live_keys": 800, "hash": 1, "ca_cert_hash": f"sha256:{node.sha256(CA)}", "encrypted": bool(suffix),
+        "files": {f"{name}{suffix}": hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()},
+    }  # fmt: skip
+    node.write(f"{directory}/manifest.json", json.dumps(manifest), "600")
+    return directory
+
+
+@command(r"cd (?P<directory>\S+) && stat -c '%s %n' -- \*", "read")
+def _(node: Node, directory: str) -> str:
+    there = {path: file for path, file in node.files.items() if posixpath.dirname(path) == directory}
+    return "\n".join(f"{len(file['text'])} {posixpath.basename(path)}" for path, file in there.items())
+
+
+@command("mktemp -d", "read")
+def _(node: Node) -> str:
+    return "/tmp/tmp.private"
+
+
+@command(r"rm -rf /tmp/tmp\.private", "read")
+def _(node: Node) -> None:
+    pass
+
+
+@command(r"download (?P<path>\S+)", "read")
+def _(node: Node, path: str) -> str:
+    return base64.b64encode(node.files[path]["text"].encode()).decode()
 
 
 # The machine beneath
