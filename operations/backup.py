@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import shlex
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, OperationError, StringCommand, operation
 
-from cluster.backup import BackupError, read
+from cluster.backup import PKI, SNAPSHOT, BackupError, Manifest, read, whole
 from facts.backup import SERVICE, TIMER, Backups, BackupState
 from facts.service import Unit
 from operations import remote, transfer
@@ -105,3 +110,46 @@ def report() -> Generator[StringCommand, None, None]:
             )  # fmt: skip
     return
     yield
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A backup on the control machine, checked; its parts as they were before encryption."""
+
+    directory: Path
+    manifest: Manifest
+    snapshot: Path
+    pki: Path
+
+
+def opened(directory: Path, key: Path | None) -> Opened:
+    """A backup that is whole. Raises BackupError.
+
+    What is decrypted lies in a private directory until this process ends.
+
+    + key: the private key of the certificate to which it is encrypted, or None
+    """
+    manifest, plain = read(directory), directory
+    if manifest.encrypted:
+        if key is None:
+            raise BackupError(f"{directory} is encrypted: name the file of the private key by --data backup_key=FILE")
+        plain = Path(tempfile.mkdtemp(prefix="backup."))
+        atexit.register(shutil.rmtree, plain, ignore_errors=True)
+        for name in (SNAPSHOT, PKI):
+            _decrypt([directory / part for part in manifest.parts(name)], key, plain / name)
+    if not whole(plain / SNAPSHOT):
+        raise BackupError(f"{directory}: the snapshot does not end in its own sha256, so it is damaged: take another")
+    return Opened(directory, manifest, plain / SNAPSHOT, plain / PKI)
+
+
+def _decrypt(parts: list[Path], key: Path, dest: Path) -> None:
+    with dest.open("xb") as target:
+        for number, part in enumerate(parts, 1):
+            logger.info("Decrypting %s, part %s of %s", dest.name, number, len(parts))
+            command = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-inkey", str(key), "-in", str(part)]
+            done = subprocess.run(command, stdout=target, stderr=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                raise BackupError(
+                    f"{part} cannot be decrypted by {key}: {' '.join(done.stderr.split())[-300:]}. Name the private "
+                    "key of the certificate that backup_certificate was when the backup was made."
+                )
