@@ -8,10 +8,8 @@ import shlex
 
 from pyinfra.api import deploy
 
-from cluster import backup as backups
-from deploys import plan
+from deploys import backups, plan
 from facts.backup import SERVICE, TIMER
-from facts.etcd import ETCDCTL
 from operations import backup, file, service
 
 
@@ -27,7 +25,7 @@ def backup_timer() -> None:
 
 
 def timer(schedule: str) -> None:
-    file.content(name="Write the program of backups", dest=backup.PROGRAM, mode="700", content=script())
+    file.content(name="Write the program of backups", dest=backup.PROGRAM, mode="700", content=backups.script())
     unit = file.content(
         name="Write the service of backups",
         dest=f"{backup.UNITS}/{SERVICE}", content=plan.template("backup/etcd-backup.service.j2"),
@@ -40,14 +38,6 @@ def timer(schedule: str) -> None:
     service.unit(
         name="Run the timer of backups",
         unit=TIMER, restart_on=[unit, written], config_files=[f"{backup.UNITS}/{SERVICE}", f"{backup.UNITS}/{TIMER}"],
-    )  # fmt: skip
-
-
-def script() -> str:
-    """The program that makes a backup, of this run's settings."""
-    return plan.template(
-        "backup/etcd-backup.j2",
-        directory=backups.NODE_DIRECTORY, etcdctl=ETCDCTL, certificate=plan.backup_certificate(),
     )  # fmt: skip
 
 

@@ -102,7 +102,12 @@ def make_bundle(
         return f"sha256:{digest}"
 
     images = []
-    names = (*(f"registry.k8s.io/{name}:1" for name in IMAGES), "ghcr.io/flannel-io/flannel:1", "e2e/agnhost:1")
+    tags = {"etcd": "3.6.8-0"}
+    names = (
+        *(f"registry.k8s.io/{name}:{tags.get(name, 1)}" for name in IMAGES),
+        "ghcr.io/flannel-io/flannel:1",
+        "e2e/agnhost:1",
+    )
     for name in (*names, *more):
         manifest, layer = blob(f"manifest of {name}"), blob(f"layer of {name}")
         images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
