@@ -76,13 +76,16 @@ def _fetch(source: str, dest: Path, sizes: dict[str, int]) -> None:
     for parent in reversed(beside.parents):
         parent.mkdir(mode=0o700, exist_ok=True)
     beside.mkdir(mode=0o700)
-    for name, size in sizes.items():
-        transfer.fetch(f"{source}/{name}", beside / name, size)
     try:
+        for name, size in sizes.items():
+            transfer.fetch(f"{source}/{name}", beside / name, size)
         manifest = read(beside)
     except BackupError as error:
         raise OperationError(f"{host.name}: {source} was not fetched whole: {error}") from None
-    beside.rename(dest)
+    else:
+        beside.rename(dest)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     logger.info("%s%s is the backup %s", host.print_prefix, dest, manifest.words())
 
 

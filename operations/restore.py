@@ -89,12 +89,12 @@ def restore_script(restore: Restore, name: str, peers: dict[str, str], digest: s
 STOP = (
     f"umask 077; mkdir -p {ASIDE}; for p in {' '.join(PODS)}; do test ! -e {MANIFESTS}/$p.yaml || "
     f"mv -f {MANIFESTS}/$p.yaml {ASIDE}/ || exit 1; done; sync; "
-    "left() { crictl ps -q --label io.kubernetes.pod.namespace=kube-system "
-    f"--name '^({'|'.join(PODS)})$'; }}; "
+    # Pods, not containers: one that fails again and again has a pod all the time.
+    "left() { crictl pods -q --state ready --namespace kube-system --label tier=control-plane; }; "
     # The kubelet stops what has no manifest; where it does not run, nobody else would.
     'for i in $(seq 150); do l=$(left) || exit 1; test -n "$l" || exit 0; '
-    "test $i -ne 90 || crictl stop --timeout 30 $l >/dev/null; sleep 1; done; "
-    "echo 'static pods are still running:' >&2; crictl ps >&2; exit 1"
+    "test $i -ne 90 || crictl stopp $l >/dev/null; sleep 1; done; "
+    "echo 'static pods are still running:' >&2; crictl pods >&2; exit 1"
 )
 
 
@@ -107,10 +107,10 @@ def swap_script(restore: Restore) -> str:
     )
 
 
-def put_back(*pods: str) -> str:
-    """Shell that has the kubelet run static pods again."""
+def put_back(*pods: str, verb: str = "start") -> str:
+    """Shell that has the kubelet run static pods again; a `restart` of it forgets how often they have failed."""
     moves = " && ".join(f"{{ test ! -e {ASIDE}/{pod}.yaml || mv -f {ASIDE}/{pod}.yaml {MANIFESTS}/; }}" for pod in pods)
-    return f"{moves} && systemctl start kubelet.service"
+    return f"{moves} && timeout 90 systemctl {verb} kubelet.service"
 
 
 def etcd_script(restore: Restore, seconds: int = 180) -> str:
@@ -120,7 +120,7 @@ def etcd_script(restore: Restore, seconds: int = 180) -> str:
     """
     manifest = restore.manifest
     return (
-        f"{put_back('etcd')} || exit 1; end=$(($(date +%s) + {seconds})); "
+        f"{put_back('etcd', verb='restart')} || exit 1; end=$(($(date +%s) + {seconds})); "
         f"until {ETCDCTL} endpoint health >/dev/null 2>&1; do test $(date +%s) -lt $end || "
         f"{{ echo 'etcd is not healthy after {seconds} s; it says:' >&2; "
         "crictl logs --tail 10 $(crictl ps -a -q --name '^etcd$' | head -n 1) >&2; exit 1; }; sleep 1; done; "

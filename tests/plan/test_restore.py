@@ -121,7 +121,7 @@ def test_each_step_is_done_on_all_members_before_the_next_and_old_data_stays(los
     [
         "mkdir -p /var/lib/etcd/restore-",
         "etcdutl snapshot restore snapshot.db",
-        "crictl ps -q",
+        "crictl pods -q",
         "mkdir -p /var/lib/etcd/before-",
         "endpoint health .*--count-only",
         r"mv -f \S+/kube-apiserver.yaml",
@@ -153,7 +153,7 @@ def test_restore_is_refused_while_members_have_a_quorum_unless_it_is_said(cluste
     assert not restore(cluster, backup, "-y", "--data", "replace_running=another").changes
     said = restore(cluster, backup, "-y", "--data", "replace_running=test")
     assert said.code == 0, said.words
-    assert len(said.like("crictl ps -q", "change")) == 3
+    assert len(said.like("crictl pods -q", "change")) == 3
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_restore_wants_every_control_plane_and_room_for_its_data(lost: Site, bac
 
 
 def test_restore_of_another_backup_that_was_begun_is_not_mixed_with(lost: Site, backup: Path, tmp_path: Path) -> None:
-    lost.break_command("cp2", "crictl ps -q", "the power failed")
+    lost.break_command("cp2", "crictl pods -q", "the power failed")
     restore(lost, backup)
     lost.mend("cp2")
     run = restore(lost, make_backup(tmp_path / "other", revision=4712))

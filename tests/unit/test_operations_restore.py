@@ -132,10 +132,10 @@ def test_static_pods_are_waited_for_and_stopped_where_no_kubelet_does(machine: M
         machine.file(f"/etc/kubernetes/manifests/{pod}.yaml", pod)
     machine.program("sleep", "exit 0")
     left = machine.file("/run/left", "c1\n")
-    machine.program("crictl", f'case $1 in ps) cat {left};; stop) echo "$@" > {left}.stopped; : > {left};; esac')
+    machine.program("crictl", f'case $1 in pods) cat {left};; stopp) echo "$@" > {left}.stopped; : > {left};; esac')
     ran = machine.sh(STOP)
     assert ran.returncode == 0, ran.stderr
-    assert machine.path("/run/left.stopped").read_text() == "stop --timeout 30 c1\n"
+    assert machine.path("/run/left.stopped").read_text() == "stopp c1\n"
     assert sorted(path.stem for path in machine.path("/etc/kubernetes/manifests.restore").iterdir()) == sorted(PODS)
     assert list(machine.path("/etc/kubernetes/manifests").iterdir()) == []
     machine.program("crictl", "exit 1")
