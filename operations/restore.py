@@ -90,7 +90,7 @@ STOP = (
     f"umask 077; mkdir -p {ASIDE}; for p in {' '.join(PODS)}; do test ! -e {MANIFESTS}/$p.yaml || "
     f"mv -f {MANIFESTS}/$p.yaml {ASIDE}/ || exit 1; done; sync; "
     # Pods, not containers: one that fails again and again has a pod all the time.
-    "left() { crictl pods -q --state ready --namespace kube-system --label tier=control-plane; }; "
+    "left() { crictl pods -q --state ready --namespace '^kube-system$' --label tier=control-plane; }; "
     # The kubelet stops what has no manifest; where it does not run, nobody else would.
     'for i in $(seq 150); do l=$(left) || exit 1; test -n "$l" || exit 0; '
     "test $i -ne 90 || crictl stopp $l >/dev/null; sleep 1; done; "
