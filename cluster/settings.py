@@ -212,6 +212,17 @@ class Settings(BaseModel):
         description="`unmanage`: on nodes where NetworkManager runs it is told to leave interfaces of pods alone; "
         "`leave`: preflight says where it is not told.",
     )
+    backup_schedule: Annotated[str, StringConstraints(pattern=r"^[\w*,./:~ +-]+$")] | None = Field(
+        "*-*-* 02:00:00",
+        description="When each control plane backs up its etcd member, as systemd's OnCalendar has it, within 15 "
+        "minutes; None: never (docs/backup.md).",
+    )
+    backup_keep: int = Field(7, ge=1, description="How many of these backups a control plane keeps.")
+    backup_certificate: str | None = Field(
+        None,
+        description="File of an X.509 certificate on the control machine to which backups are encrypted; unset: they "
+        "are not. Keep its key away from the nodes.",
+    )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     drain_timeout: int = Field(
         300, ge=1, description="Seconds that an upgrade gives pods to leave a node, disruption budgets respected."
@@ -257,6 +268,8 @@ PER_HOST = frozenset(
 )
 # What pyinfra and its connectors put beside our settings in a host's data.
 FOREIGN = ("address", "fake_responses", "fake_delay", "fake_delay_jitter")
+# What deploys of the second day are told by --data.
+TOLD = ("backup", "backup_key", "replace_running")
 PREFIXES = ("_", "ssh_", "docker_", "podman_", "local_", "vagrant_", "terraform_")
 
 
@@ -266,7 +279,7 @@ def load(data: Mapping[str, Any]) -> Settings:
     Raises SettingsError that lists every problem: unknown names (with the nearest known one), and values that are not
     what they should be.
     """
-    own = {key: value for key, value in data.items() if key not in FOREIGN and not key.startswith(PREFIXES)}
+    own = {key: value for key, value in data.items() if key not in FOREIGN + TOLD and not key.startswith(PREFIXES)}
     try:
         return Settings.model_validate(own)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from pyinfra.api import deploy
 
 from deploys import plan
 from deploys.addons import addons
+from deploys.backup_timer import backup_timer
 from deploys.control_plane import control_plane
 from deploys.distribute import distribute
 from deploys.firewall import firewall
@@ -35,6 +36,7 @@ def cluster() -> None:
     workers()  # 5.3
     network()  # 6.1
     addons()  # 6.1
+    backup_timer()  # 7
     verify()  # 6.2
 
 

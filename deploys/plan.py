@@ -16,7 +16,7 @@ from pyinfra.api.operation import OperationMeta
 from bundle.network import problems as network_problems
 from bundle.verify import BundleError, read_lock, verify
 from cluster import addons as known_addons
-from cluster import addressing, balancing, configuration, families, firewall, networks, ports
+from cluster import addressing, backup, balancing, configuration, families, firewall, networks, ports
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.endpoint import Endpoint
@@ -107,13 +107,27 @@ def problems() -> list[str]:
     if all(by_release):  # else it is asked which release a host is of
         found += dict.fromkeys(line for lines in by_release for line in lines)
     found += networks.problems(mine) + network_problems(mine, lock()) + firewall.problems(mine)
-    found += known_addons.problems(mine, lock())
+    found += known_addons.problems(mine, lock()) + _certificate_problems()
     if lock().kubernetes_version != mine.kubernetes_version:
         found.append(
             f"{mine.bundle_dir}/bundle.lock is for Kubernetes {lock().kubernetes_version}, the settings ask for "
             f"{mine.kubernetes_version}. Build or carry the bundle of that version, or change kubernetes_version."
         )
     return found
+
+
+def backup_certificate() -> str | None:
+    """The certificate to which backups are encrypted, as PEM; None where they are not. Raises BackupError."""
+    path = settings().backup_certificate
+    return backup.recipient(Path(path)) if path else None
+
+
+def _certificate_problems() -> list[str]:
+    try:
+        backup_certificate()
+    except backup.BackupError as error:
+        return [f"backup_certificate: {error}. docs/backup.md says how to make one."]
+    return []
 
 
 def _documents(known: Topology) -> list[str]:
@@ -227,6 +241,11 @@ def template(path: str, **values: object) -> str:
 def in_group(name: str) -> bool:
     """Whether this host is in a group of the inventory."""
     return name in host.groups
+
+
+def in_run(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Those of these hosts that `--limit` leaves in this run."""
+    return tuple(node for node in nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
 
 
 def me() -> Node:

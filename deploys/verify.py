@@ -7,7 +7,7 @@ from pyinfra.api import deploy
 
 from cluster.pieces import image
 from deploys import plan
-from operations import runtime
+from operations import backup, runtime
 from operations import verify as operations
 
 
@@ -16,6 +16,8 @@ def verify() -> None:
     topology = plan.topology()
     if plan.me() not in topology.load_balancers:
         runtime.agrees(name="Assert that runtime and kubelet run as configured", wanted=plan.runtime())
+    if plan.me() in topology.control_planes:
+        backup.report(name="Say which backups there are")
     if plan.me() == topology.first_control_plane:
         operations.healthy(
             name="Assert that the cluster is healthy",

@@ -51,6 +51,11 @@ ntp_servers = ("192.0.2.1",)
 # addons = ("coredns", "metrics-server", "local-path")
 # dns_forwarders = ("192.0.2.53",)
 
+# Backups of etcd (docs/backup.md): when, as systemd's OnCalendar has it, how many, and to whom they are encrypted.
+# backup_schedule = "*-*-* 02:00:00"
+# backup_keep = 7
+# backup_certificate = "backup.pem"
+
 # Fields of Kubernetes' own configuration, all there are; docs/configuration.md says how.
 # cluster_configuration = {"apiServer": {"extraArgs": {"audit-log-path": "/var/log/kubernetes/audit.log"}}}
 # kubelet_config = {"maxPods": 200}

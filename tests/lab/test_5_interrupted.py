@@ -9,10 +9,12 @@ from lab import lab
 from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, pyinfra_command, ssh
 
 
-def killed_when(deploy: str, node: str, condition: str, power_cut: bool = False, limit: float = 600) -> None:
+def killed_when(
+    deploy: str, node: str, condition: str, power_cut: bool = False, limit: float = 600, flags: tuple[str, ...] = ()
+) -> None:
     """Start a run and kill it, or the node, as soon as a shell condition holds there."""
     with subprocess.Popen(
-        pyinfra_command(deploy, "-y"), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        pyinfra_command(deploy, "-y", *flags), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     ) as run:  # fmt: skip
         begun = time.monotonic()

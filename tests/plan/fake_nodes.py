@@ -36,12 +36,14 @@ from pyinfra.facts.server import Hostname, TmpDir, Which
 
 from bundle.rpms import VERSIONLOCK
 from cluster import bridge
+from cluster.backup import NODE_DIRECTORY as BACKUPS
 from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
 from cluster.topology import Node as Address
 from facts import crio as crio_facts
+from facts.backup import SERVICE, TIMER, Backups
 from facts.certificate import Certificate
 from facts.cgroup import Cgroup
 from facts.checksum import Checksums
@@ -62,6 +64,7 @@ from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
 from facts.pod_network import PodNetwork
+from facts.restore import ASIDE, BEFORE, MANIFESTS, WORK, Restoration
 from facts.runtime import SECOND, Installed, Runtime
 from facts.selinux import Mislabelled, SELinux
 from facts.service import Unit
@@ -69,10 +72,11 @@ from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
-from operations import addons, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
+from operations import addons, backup, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
 from operations.file import write_script
 from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
+from operations.restore import PODS, STOP
 
 KUBERNETES = "/etc/kubernetes"
 CA, ADMIN = f"{KUBERNETES}/pki/ca.crt", f"{KUBERNETES}/admin.conf"
@@ -248,7 +252,8 @@ class Node:
 
     def api(self) -> None:
         """Refuse unless the API server of this control plane answers kubectl."""
-        if not (self.has("kubectl") and ADMIN in self.files and self.name in self.world.cluster["nodes"]):
+        there = ADMIN in self.files and f"{KUBERNETES}/manifests/kube-apiserver.yaml" in self.files
+        if not (self.has("kubectl") and there and self.name in self.world.cluster["nodes"]):
             raise Refused("The connection to the server was refused - did you specify the right host or port?")
 
     def reach(self, url: str, trusted: str) -> Node | None:
@@ -399,10 +404,13 @@ class FakeNode(fake.FakeConnector):
         return self._do(text, str(arguments.get("_stdin") or ""))
 
     def put_file(self, filename_or_io: Any, remote_filename: str, *_: Any, **__: Any) -> bool:
-        return self._do(f"upload {remote_filename}", str(filename_or_io))[0]
+        sent = base64.b64encode(filename_or_io.read()).decode() if hasattr(filename_or_io, "read") else filename_or_io
+        return self._do(f"upload {remote_filename}", sent)[0]
 
-    def get_file(self, remote_filename: str, *_: Any, **__: Any) -> bool:
-        return self._do(f"download {remote_filename}", "")[0]
+    def get_file(self, remote_filename: str, filename_or_io: Any, *_: Any, **__: Any) -> bool:
+        ok, output = self._do(f"download {remote_filename}", "")
+        filename_or_io.write(base64.b64decode(output.stdout))
+        return ok
 
     def _do(self, text: str, stdin: str) -> tuple[bool, CommandOutput]:
         node = self.world.nodes[self.host.name]
@@ -873,6 +881,8 @@ def _(node: Node) -> str:
 def _(node: Node) -> str:
     if ETCD_KEY not in node.files or not node.has("etcdctl"):
         return "absent"
+    if node.state.get("quorum_lost"):
+        return "unreachable"
     names = [name for name, role in node.world.cluster["nodes"].items() if role == "control-plane"]
     members = [{"ID": str(number), "name": name, "clientURLs": [name]} for number, name in enumerate(names)]
     health = [{"endpoint": name, "health": True} for name in names]
@@ -986,7 +996,7 @@ def _(node: Node) -> None:
     pass
 
 
-@command(r"upload (?P<path>\S+)")
+@command(r"upload (?P<path>/tmp/\S+)")
 def _(node: Node, path: str, stdin: str) -> None:
     with tarfile.open(stdin) as tar:
         pieces = {member.name: tar.extractfile(member).read().decode() for member in tar.getmembers()}
@@ -1191,6 +1201,177 @@ def run_script(node: Node, script: dict[str, Any]) -> None:
     within = [f"{table} {line}" for table, text in tables for line in re.findall(r"^-A .*$", text, re.M)]
     into = re.findall(r"^    iptables --wait 10 -t (\w+ -A .*)$", script["text"], re.M)
     node.state["rules"] = [*into, *within]
+
+
+# Backups
+
+
+@fact(Backups)
+def _(node: Node) -> str:
+    there = sorted(path for path in node.files if re.fullmatch(rf"{BACKUPS}/[^/]+/manifest.json", path))
+    state = node.units.get(TIMER) or {"active": False}
+    lines = [f"{TIMER} LoadState={'loaded' if TIMER in node.units else 'not-found'}"]
+    lines += [f"{TIMER} ActiveState={'active' if state['active'] else 'inactive'}", f"{SERVICE} ActiveState=inactive"]
+    if failed := node.state.get("backup_failed"):
+        lines += [f"{SERVICE} ExecMainExitTimestamp=@1795572000", f"{SERVICE} Result=exit-code", f"said {failed}"]
+    return "\n".join([*lines, f"kept {len(there)}", *(f"newest {node.files[path]['text']}" for path in there[-1:])])
+
+
+@command(
+    like(
+        write_script(
+            f"{backup.UNITS}/{TIMER}", "644", "root", "root", "systemd-analyze calendar ANY_schedule >/dev/null"
+        )
+    )
+)
+def _(node: Node, schedule: str, stdin: str) -> None:
+    if f"OnCalendar={shlex.split(schedule)[0]}\n" not in stdin or "Nonsense" in schedule:
+        raise Refused(f"Failed to parse calendar specification {schedule}: Invalid argument")
+    node.write(f"{backup.UNITS}/{TIMER}", stdin)
+
+
+@command(rf"systemctl disable --now {TIMER} && rm -f (?P<paths>.+) && systemctl daemon-reload")
+def _(node: Node, paths: str) -> None:
+    for path in shlex.split(paths):
+        node.files.pop(path, None)
+    node.units.pop(TIMER)
+
+
+@command("sh -s -- asked")
+def _(node: Node, stdin: str) -> str:
+    """What the program of backups does, as far as anyone looks at it."""
+    node.api()
+    directory = f"{BACKUPS}/20261125T0212{node.world.clock % 60:02}Z-{node.name}-asked"
+    parts = {"snapshot.db": "a snapshot\n", "pki.tar": "the PKI\n", "kubeadm-config.yaml": "a configuration\n"}
+    suffix = ".0000.cms" if "BEGIN CERTIFICATE" in stdin else ""
+    for name, text in parts.items():
+        node.write(f"{directory}/{name}{suffix}", text, "600")
+    manifest = {
+        "cluster_name": re.search(r'"cluster_name": "(\S+)"', stdin)[1], "kubernetes_version": "v1.36.2",
+        "etcd_version": "3.6.8", "member": node.name, "time": "2026-11-25T02:12:00Z", "revision": 4711, "keys": 900,
+        "live_keys": 800, "hash": 1, "ca_cert_hash": f"sha256:{node.sha256(CA)}", "encrypted": bool(suffix),
+        "files": {f"{name}{suffix}": hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()},
+    }  # fmt: skip
+    node.write(f"{directory}/manifest.json", json.dumps(manifest), "600")
+    return directory
+
+
+@command(r"cd (?P<directory>\S+) && stat -c '%s %n' -- \*", "read")
+def _(node: Node, directory: str) -> str:
+    there = {path: file for path, file in node.files.items() if posixpath.dirname(path) == directory}
+    return "\n".join(f"{len(file['text'])} {posixpath.basename(path)}" for path, file in there.items())
+
+
+@command("mktemp -d", "read")
+def _(node: Node) -> str:
+    return "/tmp/tmp.private"
+
+
+@command(r"rm -rf /tmp/tmp\.private", "read")
+def _(node: Node) -> None:
+    pass
+
+
+@command(r"download (?P<path>\S+)", "read")
+def _(node: Node, path: str) -> str:
+    return base64.b64encode(node.files[path]["text"].encode()).decode()
+
+
+# A restore
+
+
+@fact(Restoration)
+def _(node: Node) -> str:
+    lines = [f"placed {pod}" for pod in PODS if f"{MANIFESTS}/{pod}.yaml" in node.files]
+    lines += [f"aside {pod}" for pod in PODS if f"{ASIDE}/{pod}.yaml" in node.files]
+    if "placed etcd" in lines or "aside etcd" in lines:
+        lines += [f"name {node.name}", f"peer_url https://{node.addresses[0]}:2380", "version 3.6.8"]
+    lines.append(f"program {'bumps' if node.has('etcdutl') else 'absent'}")
+    if CA in node.files:
+        lines.append(f"ca_cert_hash sha256:{node.sha256(CA)}")
+    lines.append(f"free_mib {node.state.get('free_mib', 9000)}")
+    for path in node.files:
+        if found := re.fullmatch(rf"{WORK}([^/]+)", path):
+            lines.append(f"{'prepared' if f'{path}/data/member' in node.files else 'begun'} {found[1]}")
+        if found := re.fullmatch(rf"{BEFORE}([^/]+)", path):
+            lines.append(f"before {found[1]}")
+    return "\n".join(lines)
+
+
+@command(rf"umask 077; mkdir -p (?P<work>{WORK}\S+)")
+def _(node: Node, work: str) -> None:
+    node.write(work, "")
+
+
+@command(rf"upload (?P<path>{WORK}\S+/snapshot.db)")
+def _(node: Node, path: str, stdin: str) -> None:
+    node.write(path, stdin, "600")
+
+
+PEERS = r"--initial-cluster (?P<peers>\S+) --initial-cluster-token (?P<id>\S+)"
+
+
+@command(rf"umask 077; cd (?P<work>{WORK}\S+) && .* {PEERS} .*")
+def _(node: Node, work: str, peers: str, id: str) -> None:
+    if f"{work}/snapshot.db" not in node.files or f"{node.name}=https://" not in peers or not work.endswith(id):
+        raise Refused("the snapshot did not come whole: run again")
+    node.write(f"{work}/data/member", f"restored by {id} with {peers}")
+
+
+@command(like(STOP))
+def _(node: Node) -> None:
+    for pod in PODS:
+        if f"{MANIFESTS}/{pod}.yaml" in node.files:
+            node.files[f"{ASIDE}/{pod}.yaml"] = node.files.pop(f"{MANIFESTS}/{pod}.yaml")
+
+
+@command(rf"umask 077; mkdir -p (?P<before>{BEFORE}\S+) && if test .* mv -T (?P<work>{WORK}\S+)/data/member .*")
+def _(node: Node, before: str, work: str) -> None:
+    masters = [each for each in node.world.nodes.values() if f"{MANIFESTS}/etcd.yaml" in each.files]
+    if masters:
+        raise Refused(f"etcd of {masters[0].name} runs while data is exchanged")
+    node.write(before, "")
+    if ETCD_DATA in node.files:
+        node.files[f"{before}/member"] = node.files.pop(ETCD_DATA)
+    node.files[ETCD_DATA] = node.files.pop(f"{work}/data/member")
+
+
+def put_back(node: Node, *pods: str) -> None:
+    for pod in pods:
+        if f"{ASIDE}/{pod}.yaml" in node.files:
+            node.files[f"{MANIFESTS}/{pod}.yaml"] = node.files.pop(f"{ASIDE}/{pod}.yaml")
+
+
+@command(r"\{ test ! -e \S+/etcd.yaml .* endpoint health .* --count-only .*")
+def _(node: Node) -> None:
+    others = [each for each in node.world.nodes.values() if f"{ASIDE}/etcd.yaml" in each.files or each is node]
+    texts = {each.files[ETCD_DATA]["text"] for each in others}
+    if len(texts) != 1 or "restored by" not in texts.pop():
+        raise Refused("etcd is not healthy after 180 s")
+    put_back(node, "etcd")
+    node.state["quorum_lost"] = False
+
+
+@command(r"\{ test ! -e \S+/kube-apiserver.yaml .* systemctl start kubelet.service")
+def _(node: Node) -> None:
+    put_back(node, "kube-apiserver")
+
+
+@command(r"\{ test ! -e \S+/kube-controller-manager.yaml .* && rmdir .*; true")
+def _(node: Node) -> None:
+    put_back(node, "kube-controller-manager", "kube-scheduler")
+
+
+@command(r"if test -e /etc/kubernetes/kubelet.conf; then timeout \d+ systemctl restart kubelet.service; fi")
+def _(node: Node) -> None:
+    if f"{KUBERNETES}/kubelet.conf" in node.files:
+        node.start_kubelet()
+
+
+@command(rf"rm -rf (?P<work>{WORK}\S+)")
+def _(node: Node, work: str) -> None:
+    for path in [each for each in node.files if each == work or each.startswith(f"{work}/")]:
+        del node.files[path]
 
 
 # The machine beneath

@@ -104,9 +104,9 @@ def make_bundle(
         return f"sha256:{digest}"
 
     images = []
-    tags = {name: kubernetes if name.startswith("kube-") else "1" for name in IMAGES}
+    tags = {"etcd": "3.6.8-0"} | {name: kubernetes for name in IMAGES if name.startswith("kube-")}
     names = (
-        *(f"registry.k8s.io/{name}:{tag}" for name, tag in tags.items()),
+        *(f"registry.k8s.io/{name}:{tags.get(name, 1)}" for name in IMAGES),
         "ghcr.io/flannel-io/flannel:1",
         "e2e/agnhost:1",
     )

@@ -23,6 +23,7 @@ LAYERS = {
     "Workers": {*WORKERS},
     "Pod network": {FIRST},
     "Add-ons": {FIRST},
+    "Backup timer": {*CONTROL_PLANES},
 }
 
 
