@@ -213,6 +213,13 @@ class Settings(BaseModel):
         "`leave`: preflight says where it is not told.",
     )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
+    certificate_warning_days: int = Field(
+        30,
+        ge=1,
+        description="Days before its end from which `certificates` warns of a certificate and `renew_certificates` "
+        "renews it (docs/certificates.md).",
+    )
+    certificate_critical_days: int = Field(7, ge=0, description="Days before its end from which `certificates` fails.")
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."
     )

@@ -76,16 +76,18 @@ def keep(path: Path, text: str) -> None:
 
 
 @operation()
-def kubeconfig(dest: str) -> Generator[FunctionCommand, None, None]:
+def kubeconfig(dest: str, renewed: bool = False) -> Generator[FunctionCommand, None, None]:
     """
     Keep the administrator's kubeconfig on the control machine, 0600.
 
     + dest: path on the control machine
+    + renewed: an earlier operation of this run makes another
     """
     path = Path(dest)
     remote_state = host.get_fact(FileState, path=ADMIN, secret=True)
     local = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    if remote_state is not None and remote_state["sha256"] == local:
+    coming = renewed and not host.state.is_executing
+    if remote_state is not None and remote_state["sha256"] == local and not coming:
         host.noop(f"{dest} is the cluster's")
         return
 
