@@ -221,6 +221,16 @@ def proof(state: State) -> str:
     return f"ports {ports} serve what is on disk, until {datetime.fromtimestamp(end, UTC):%Y-%m-%d}"
 
 
+def kubelet_script() -> str:
+    """Shell that sets the kubelet's own certificate aside, restarts it, and waits until it has made another."""
+    key = f"{KUBELET.removesuffix('.crt')}.key"
+    return (
+        f'{KEEP}mv {KUBELET} {key} "$old" && {{ timeout 120 systemctl restart kubelet.service && '
+        f"for i in $(seq 60); do test -e {KUBELET} && curl -sf --max-time 2 http://127.0.0.1:10248/healthz >/dev/null "
+        "&& exit 0; sleep 1; done; journalctl -u kubelet -n 20 --no-pager >&2; exit 1; }"
+    )
+
+
 @operation()
 def kubelet(question: Question, within: int) -> Generator[StringCommand, None, None]:
     """
@@ -235,12 +245,7 @@ def kubelet(question: Question, within: int) -> Generator[StringCommand, None, N
     if not certificates.kubelet_ends(state, within):
         host.noop("the kubelet's certificate has time left")
         return
-    key = f"{KUBELET.removesuffix('.crt')}.key"
-    yield StringCommand(
-        f'{KEEP}mv {KUBELET} {key} "$old" && {{ timeout 120 systemctl restart kubelet.service && '
-        f"for i in $(seq 60); do test -e {KUBELET} && curl -sf --max-time 2 http://127.0.0.1:10248/healthz >/dev/null "
-        "&& exit 0; sleep 1; done; journalctl -u kubelet -n 20 --no-pager >&2; exit 1; }"
-    )
+    yield StringCommand(kubelet_script())
 
 
 @operation()
