@@ -22,6 +22,7 @@ from facts.certificate import Certificates
 from facts.kubeadm import StoredConfiguration
 from facts.kubernetes import kubectl
 from operations import certificates
+from operations.kubeadm import ready
 from operations.user import KUBECTL
 from tests.plan.fake_nodes import Node, Refused, command, fact, like
 
@@ -162,6 +163,11 @@ for _program in PROGRAMS:
     def _(node: Node, program: str = _program) -> None:
         known(node)
         start(node, program)
+
+
+@command(like(ready("ANY_endpoint", certificates.LIMIT)), "read")
+def _(node: Node, endpoint: str) -> None:
+    node.api()
 
 
 @command(like(certificates.etcd_healthy()), "read")

@@ -20,13 +20,19 @@ CONTROL_PLANES = list(GROUPS["control_plane"])
 PEER = f"{PKI}/etcd/peer.crt"
 
 
-@pytest.fixture
-def site(deployed: Deployed, tmp_path: Path) -> Site:
-    """A deployed cluster of a test's own, whose certificates have been looked at."""
-    site = deployed.site.copy(tmp_path / "site")
+@pytest.fixture(scope="module")
+def looked(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A deployed cluster whose certificates have been made, and looked at."""
+    site = deployed.site.copy(tmp_path_factory.mktemp("certificates") / "site")
     run = site.run("-y", layer="certificates")
     assert run.code == 0, run.words
     return site
+
+
+@pytest.fixture
+def site(looked: Site, tmp_path: Path) -> Site:
+    """The same, of a test's own."""
+    return looked.copy(tmp_path / "site")
 
 
 def changes(run: Run) -> set[tuple[str, str]]:
@@ -81,7 +87,7 @@ def served(site: Site, host: str) -> bool:
         return all(own["ports"][kind.port] == own["files"][kind.path]["pem"] for kind in KINDS if kind.port)
 
 
-def test_a_check_shows_every_certificate_once_and_changes_nothing(site: Site) -> None:
+def test_a_check_asks_each_host_once_and_shows_every_certificate_and_changes_nothing(site: Site) -> None:
     run = site.run("-y", layer="certificates")
     assert run.code == 0, run.words
     assert run.changes == []
@@ -91,10 +97,7 @@ def test_a_check_shows_every_certificate_once_and_changes_nothing(site: Site) ->
     assert re.search(rf"w3 +{KUBELET} +w3-ca +36\d +yes", run.words)
     assert re.search(r"lb1 +/etc/bundle-server/server.crt +itself +36\d\d +yes", run.words)
     assert " on 8 hosts: no errors, no warnings" in run.words
-
-
-def test_a_check_asks_each_host_once(site: Site) -> None:
-    asked = [each for each in site.run("-y", layer="certificates").log if "echo containers" in each["command"]]
+    asked = [each for each in run.log if "echo containers" in each["command"]]
     assert sorted(each["host"] for each in asked) == sorted(name for members in GROUPS.values() for name in members)
 
 

@@ -79,6 +79,8 @@ BAD: list[tuple[str, Any]] = [
     ("network_manager", True),
     ("host_firewall_node_ports", "perhaps"),
     ("verify_timeout", -1),
+    ("certificate_warning_days", 0),
+    ("certificate_critical_days", -1),
     ("waived_checks", "memory"),
     ("preflight_json", 5),
 ]
