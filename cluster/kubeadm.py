@@ -6,6 +6,8 @@ kubeadm's API that a Kubernetes reads.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import yaml
 
 from cluster.addons import serving
@@ -67,10 +69,38 @@ def join_documents(
 
 def authority_documents(settings: Settings, topology: Topology) -> str:
     """The configuration of `kubeadm init phase certs ca` on the first control plane, as YAML; holds no secret."""
-    node = topology.first_control_plane
+    return certificate_documents(settings, topology, topology.first_control_plane)
+
+
+def certificate_documents(settings: Settings, topology: Topology, node: Node) -> str:
+    """The configuration with which kubeadm makes and renews certificates of a control plane; holds no secret."""
     # Without the node's part kubeadm looks for an address and for the one runtime of the host itself.
     init = {"localAPIEndpoint": _endpoint(node), "nodeRegistration": _registration(settings, node, control_plane=True)}
     return _yaml(settings, {"InitConfiguration": init, "ClusterConfiguration": _cluster(settings, topology)})
+
+
+def shared_names(settings: Settings, topology: Topology) -> list[str]:
+    """Names and addresses that the certificate of every API server has, in kubeadm's field `certSANs`."""
+    names: list[str] = _cluster(settings, topology)["apiServer"]["certSANs"]
+    return names
+
+
+def api_server_names(settings: Settings, topology: Topology, node: Node) -> frozenset[str]:
+    """All names and addresses that kubeadm writes into the certificate of this control plane's API server.
+
+    GetAPIServerAltNames, https://github.com/kubernetes/kubernetes/blob/v1.36.2/cmd/kubeadm/app/util/pkiutil/pki_helpers.go
+    """
+    short = ("kubernetes", "kubernetes.default", "kubernetes.default.svc")
+    own = (node.name, *short, f"{short[-1]}.{settings.dns_domain}", settings.service_subnet.first[1], node.address)
+    return frozenset(_plain(str(name)) for name in (*own, *shared_names(settings, topology)))
+
+
+def _plain(name: str) -> str:
+    """An address as it is read back from a certificate."""
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return name
 
 
 def _cluster(settings: Settings, topology: Topology) -> Document:

@@ -227,6 +227,13 @@ class Settings(BaseModel):
     drain_timeout: int = Field(
         300, ge=1, description="Seconds that an upgrade gives pods to leave a node, disruption budgets respected."
     )
+    certificate_warning_days: int = Field(
+        30,
+        ge=1,
+        description="Days before its end from which `certificates` warns of a certificate and `renew_certificates` "
+        "renews it (docs/certificates.md).",
+    )
+    certificate_critical_days: int = Field(7, ge=0, description="Days before its end from which `certificates` fails.")
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."
     )

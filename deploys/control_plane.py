@@ -5,21 +5,13 @@ secrets/ on the control machine.
 Undo: `kubeadm reset` on a host, after removing its etcd member.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.api.operation import OperationMeta
 
 from deploys import plan
 from operations import kubeadm, pki
-
-
-def keep_kubeconfig(renewed_by: Sequence[OperationMeta] = ()) -> None:
-    """The administrator's, on the machine that deploys."""
-    dest = Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"
-    pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest), renewed_by=renewed_by)
 
 
 @deploy("Control planes")
@@ -39,7 +31,8 @@ def control_plane() -> None:
             )  # fmt: skip
         plan.barrier(f"join of {each.name}")
     if node == first:
-        keep_kubeconfig()
+        dest = Path(settings.secrets_dir) / settings.cluster_name / "admin.conf"
+        pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest))
 
 
 plan.run(__name__, control_plane)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gevent.lock import RLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -35,6 +36,8 @@ from operations import file, package
 GROUPS = ("control_plane", "worker", "load_balancer")
 # Hosts plan at the same time: while one looks at something, the others come to the same place, and wait.
 _once = RLock()
+# What a day-two deploy is told by `--data`, beside settings: these names.
+_options: set[str] = set()
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -53,9 +56,15 @@ class InputError(PyinfraError):
 def settings(name: str | None = None) -> Settings:
     """The settings of this host or the named one, checked. Raises InputError with every problem."""
     try:
-        return load((inventory.get_host(name) if name else host).data.dict())
+        data = (inventory.get_host(name) if name else host).data.dict()
+        return load({key: value for key, value in data.items() if key not in _options})
     except SettingsError as error:
         raise InputError(str(error)) from None
+
+
+def option(name: str) -> Any:
+    """What `--data NAME=VALUE` tells this deploy, as pyinfra reads it; None where nothing was said."""
+    return inventory.override_data.get(name) if name in _options else None
 
 
 def node_of(name: str) -> Node:
@@ -268,11 +277,13 @@ def barrier(after: str) -> None:
     _barrier(name=f"Every host has finished: {after}")
 
 
-def run(module: str, layer: Callable[[], object]) -> None:
+def run(module: str, layer: Callable[[], object], options: Sequence[str] = ()) -> None:
     """Run a layer when its file was named on pyinfra's command line, not when it is imported.
 
-    pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`.
+    pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`. `options` are names that
+    `--data` may have beside settings.
     """
     if module == "builtins":
+        _options.update(options)
         refuse(problems())
         layer()

@@ -187,3 +187,19 @@ class JoinInfo(FactBase[JoinState]):
             elif kind == "owner":
                 state["certificate_key_token"] = words[0].removeprefix("bootstrap-token-")
         return state
+
+
+class StoredConfiguration(FactBase[str | None]):
+    """The ClusterConfiguration that the cluster keeps for kubeadm, as YAML; None where this control plane's API is not
+    to be asked for it."""
+
+    @staticmethod
+    def default() -> None:
+        return None
+
+    def command(self) -> str:
+        template = '{{index .data "ClusterConfiguration"}}'
+        return f"{OWN} $k -n kube-system get configmap kubeadm-config -o go-template='{template}' 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> str:
+        return "\n".join(output) + "\n"

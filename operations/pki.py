@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 
 from pyinfra import host, inventory
 from pyinfra.api import FunctionCommand, OperationError, StringCommand, operation
-from pyinfra.api.operation import OperationMeta
 
 from cluster.kubeadm import authority_documents
 from cluster.settings import Settings
@@ -18,7 +17,6 @@ from cluster.topology import Topology
 from facts.file import FileState
 from facts.kubeadm import KubeadmNode
 from operations import file, remote
-from operations.change import any_changes
 from operations.kubeadm import with_config
 
 CA = "/etc/kubernetes/pki/ca.crt"
@@ -78,18 +76,18 @@ def keep(path: Path, text: str) -> None:
 
 
 @operation()
-def kubeconfig(dest: str, renewed_by: Sequence[OperationMeta] = ()) -> Generator[FunctionCommand, None, None]:
+def kubeconfig(dest: str, renewed: bool = False) -> Generator[FunctionCommand, None, None]:
     """
     Keep the administrator's kubeconfig on the control machine, 0600.
 
     + dest: path on the control machine
-    + renewed_by: operations that renew it; when they will run, it is fetched after them
+    + renewed: an earlier operation of this run makes another
     """
     path = Path(dest)
     remote_state = host.get_fact(FileState, path=ADMIN, secret=True)
     local = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    renewed = not host.state.is_executing and any_changes(renewed_by)
-    if remote_state is not None and remote_state["sha256"] == local and not renewed:
+    coming = renewed and not host.state.is_executing
+    if remote_state is not None and remote_state["sha256"] == local and not coming:
         host.noop(f"{dest} is the cluster's")
         return
 

@@ -1459,6 +1459,7 @@ def _(node: Node, stdin: str) -> None:
     if node.world.cluster["nodes"] or not node.world.leads_to(endpoint, node):
         raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
     node.world.cluster["endpoint"] = endpoint
+    node.world.cluster["configuration"] = yaml.safe_dump(documents["ClusterConfiguration"])
     kubelets = {key: value for key, value in documents["KubeletConfiguration"].items() if key != "kind"}
     node.world.cluster["kubelet"] = yaml.safe_dump(kubelets)
     node.become("control-plane", cri_socket(documents["InitConfiguration"]))
@@ -1663,3 +1664,7 @@ def _(node: Node) -> str:
 @command(rf".*{workload.KUBECTL} -n {workload.NAMESPACE} exec .* /agnhost connect .*", "probe")
 def _(node: Node) -> None:
     node.api()
+
+
+# Certificates are in a file of their own, which adds to COMMANDS.
+from tests.plan import fake_certificates  # noqa: E402, F401

@@ -83,6 +83,8 @@ BAD: list[tuple[str, Any]] = [
     ("backup_certificate", 5),
     ("verify_timeout", -1),
     ("drain_timeout", 0),
+    ("certificate_warning_days", 0),
+    ("certificate_critical_days", -1),
     ("waived_checks", "memory"),
     ("preflight_json", 5),
 ]

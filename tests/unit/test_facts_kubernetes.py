@@ -9,7 +9,7 @@ import pytest
 from harness import Machine, answer, recorded
 
 from facts.etcd import Members
-from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, StoredConfiguration
 from facts.kubernetes import Manifest
 
 CONTROL_PLANE = recorded("KubeadmNode.cluster-cp1")
@@ -283,3 +283,10 @@ def test_etcd_is_asked_where_it_listens_for_its_own_host(machine: Machine, own: 
     machine.program("etcdctl", 'echo "$1" >> asked; exit 1')
     assert machine.ask(Members)["state"] == "unreachable"
     assert (machine.root / "asked").read_text() == f"--endpoints={own}\n"
+
+
+def test_the_configuration_that_the_cluster_keeps_is_text_and_none_where_no_api_answers(machine: Machine) -> None:
+    machine.program("kubectl", "printf 'apiServer:\\n  certSANs: [a]\\n'")
+    assert machine.ask(StoredConfiguration) == "apiServer:\n  certSANs: [a]\n"
+    machine.program("kubectl", "echo refused >&2; exit 1")
+    assert machine.ask(StoredConfiguration) is None

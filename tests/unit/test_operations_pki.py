@@ -117,6 +117,16 @@ def test_kubeconfig_that_is_the_clusters_is_kept(hosts: Make, tmp_path: Path) ->
     assert done.noops == [f"{dest} is the cluster's"] * 2
 
 
+def test_kubeconfig_that_this_run_renews_is_announced_and_kept_if_it_is_the_same_after_all(
+    hosts: Make, tmp_path: Path
+) -> None:
+    dest = tmp_path / "admin.conf"
+    dest.write_text(KUBECONFIG)
+    done = hosts({"cp1": {ADMIN: summed(KUBECONFIG)}})
+    assert len(done.plan(pki.kubeconfig, dest=str(dest), renewed=True)) == 1
+    assert done.execute(pki.kubeconfig, dest=str(dest), renewed=True) == []
+
+
 def test_kubeconfig_of_a_bare_cluster_is_announced(hosts: Make, tmp_path: Path) -> None:
     assert len(hosts({"cp1": {ADMIN: []}}).plan(pki.kubeconfig, dest=str(tmp_path / "admin.conf"))) == 1
 

@@ -1,0 +1,121 @@
+"""What hosts' certificates are, asked once in a run, and the table of them.
+
+It is apart from the deploys, for pyinfra executes a deploy's file anew for every host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from gevent.lock import RLock
+from pyinfra import host, inventory, logger
+
+from cluster import certificates
+from cluster.certificates import BUNDLE_SERVER, CA, HAPROXY_CA, Findings, Row, State, Work, work
+from cluster.kubeadm import api_server_names
+from cluster.topology import Node
+from deploys import plan
+from deploys.ask import ask_each
+from facts.certificate import Certificates
+from operations.certificates import Question, refusal
+
+_once = RLock()
+
+
+def question(node: Node) -> Question:
+    """The arguments of the fact `Certificates` for a host."""
+    topology = plan.topology()
+    control_plane = node in topology.control_planes
+    bundle_port = plan.settings().bundle_port if node in plan.bundle_servers() else None
+    kubelet = control_plane or node in topology.workers
+    ports = certificates.ports(node, control_plane, kubelet, bundle_port)
+    return Question(ports=ports, files=(HAPROXY_CA, BUNDLE_SERVER))
+
+
+@cache
+def _states(names: tuple[str, ...]) -> dict[str, State]:
+    found: dict[str, State] = ask_each(Certificates, {name: {**question(plan.node_of(name))} for name in names})
+    return found
+
+
+def _bare(node: Node, state: State) -> bool:
+    """Whether a host that is to be a node is none yet."""
+    return node not in plan.topology().load_balancers and CA not in state["files"]
+
+
+@cache
+def _look() -> Findings:
+    settings, topology = plan.settings(), plan.topology()
+    asked = [node for node in topology.nodes if host.state.is_host_in_limit(inventory.get_host(node.name))]
+    states = _states(tuple(node.name for node in asked))
+    rows: list[Row] = []
+    errors: list[str] = []
+    warnings: list[str] = []
+    for node in asked:
+        state, port = states[node.name], str(settings.bundle_port)
+        if _bare(node, state):
+            errors.append(f"{node.name}: is no node of a cluster, having no {CA}. Run deploys/cluster.py first.")
+            continue
+        wanted = api_server_names(settings, topology, node) if node in topology.control_planes else None
+        found = certificates.judge(
+            node.name, state, settings.certificate_warning_days, settings.certificate_critical_days, wanted, port
+        )
+        rows += certificates.rows(node.name, state, port)
+        errors += found.errors
+        warnings += found.warnings
+    for line in certificates.table(rows):
+        logger.info(line)
+    for line in warnings:
+        logger.warning(f"Warning: {line}")
+    counts = f"{len(errors) or 'no'} errors, {len(warnings) or 'no'} warnings"
+    logger.info(f"Certificates: {len(rows)} on {len(asked)} hosts: {counts}")
+    return Findings(tuple(errors), tuple(warnings))
+
+
+def findings() -> Findings:
+    """What is wrong with certificates of the hosts of this run; the table is shown once, whichever host comes first."""
+    with _once:
+        return _look()
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What is to be renewed: of each control plane, in which order, `within` how many days, and whether all are
+    `together` without a quorum."""
+
+    order: tuple[Node, ...]
+    works: dict[str, Work]
+    within: int
+    together: bool
+
+
+@cache
+def _renewal() -> Renewal:
+    settings, topology = plan.settings(), plan.topology()
+    within = plan.option("renew_within")
+    within = settings.certificate_warning_days if within is None else within
+    if isinstance(within, bool) or not isinstance(within, int) or within < 0:
+        raise plan.InputError(
+            f"renew_within: must be a number of days, not {within!r}, such as --data renew_within=60."
+        )
+    states = _states(tuple(node.name for node in topology.control_planes))
+    bare = [node.name for node in topology.control_planes if _bare(node, states[node.name])]
+    plan.refuse([f"{name}: is no node of a cluster, having no {CA}. Run deploys/cluster.py first." for name in bare])
+    works = {
+        node.name: work(states[node.name], within, api_server_names(settings, topology, node))
+        for node in topology.control_planes
+    }
+    # What does not work is mended first, while the others keep the quorum.
+    order = tuple(sorted(topology.control_planes, key=lambda node: not certificates.ended(states[node.name])))
+    together = certificates.down(states.values())
+    begun = next((node for node in order if works[node.name].files or works[node.name].stale), None)
+    if begun and not together and (found := refusal(topology, begun)):
+        plan.refuse([found])
+    return Renewal(order, works, within, together)
+
+
+def renewal() -> Renewal:
+    """What is to be renewed of control planes, `--limit` or not; looked at once a run. Raises InputError."""
+    with _once:
+        return _renewal()

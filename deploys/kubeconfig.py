@@ -1,0 +1,47 @@
+"""Kubeconfigs on the control machine: the administrator's, or that of a user with groups and an end.
+
+Hosts: the first control plane. Changes: secrets/ on the control machine, 0600. With `--data user=NAME`, and if you like
+`--data groups=a,b --data days=N`, the cluster signs a certificate for that user. Undo: remove the file; a certificate
+cannot be taken back, so take away what its groups may do (docs/certificates.md).
+"""
+
+from pathlib import Path
+
+from pyinfra.api import deploy
+
+from cluster import users
+from deploys import plan
+from operations import pki, user
+
+
+@deploy("Kubeconfig")
+def kubeconfig() -> None:
+    settings, topology = plan.settings(), plan.topology()
+    directory = Path(settings.secrets_dir) / settings.cluster_name
+    wanted = asked()
+    dest = str(directory / "users" / f"{wanted.name}.conf" if wanted else directory / "admin.conf")
+    if plan.me() == topology.first_control_plane:
+        if wanted:
+            user.kubeconfig(
+                name=f"Keep a kubeconfig of {wanted.name}",
+                dest=dest, user=wanted, cluster=settings.cluster_name, server=f"https://{plan.endpoint()}",
+            )  # fmt: skip
+        else:
+            pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=dest)
+        user.tell(name="Say until when it lets in", dest=dest)
+    plan.barrier("kubeconfig")
+
+
+def asked() -> users.User | None:
+    """The user that `--data` names; None for the administrator. Raises InputError."""
+    name, groups, days = (plan.option(each) for each in ("user", "groups", "days"))
+    if name is None:
+        plan.refuse(["groups and days are a user's: add --data user=NAME."] if groups or days else [])
+        return None
+    try:
+        return users.user(name, groups, days, plan.settings().kubernetes_version)
+    except users.UserError as error:
+        raise plan.InputError(str(error)) from None
+
+
+plan.run(__name__, kubeconfig, options=("user", "groups", "days"))

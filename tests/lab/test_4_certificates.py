@@ -1,0 +1,89 @@
+"""Certificates that end on one control plane of the finished cluster: seen, renewed, and proved by what ports serve."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+
+import pytest
+import yaml
+
+from tests.lab.nodes import CONTROL_PLANES, KUBECTL, ROOT, changes, deployed, pyinfra, ssh
+from tests.lab.test_5_interrupted import killed_when
+
+pytestmark = pytest.mark.usefixtures("cluster")
+NODE = "cp2"
+REPLACED = "/var/lib/pyinfra-kubeadm/replaced-certificates"
+# As a user could: kubeadm itself makes certificates that end in two days.
+SHORT = """\
+cat > /run/short.yaml <<EOF
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: $(kubeadm version -o short)
+certificateValidityPeriod: 48h0m0s
+EOF
+for name in apiserver etcd-peer scheduler.conf; do kubeadm certs renew $name --config /run/short.yaml; done
+rm /run/short.yaml
+"""
+
+
+def on_disk(node: str, path: str) -> str:
+    return ssh(node, f"openssl x509 -noout -serial -in /etc/kubernetes/pki/{path}")
+
+
+def served(node: str, port: int) -> str:
+    at = f"10.88.0.2{node.removeprefix('cp')}:{port}"
+    return ssh(node, f"openssl s_client -connect {at} </dev/null 2>/dev/null | openssl x509 -noout -serial")
+
+
+def test_certificates_are_checked_and_renewed_where_they_end_and_a_killed_renewal_is_finished() -> None:
+    good = deployed("certificates", "-y")
+    assert "no errors, no warnings" in good
+    for node in CONTROL_PLANES:
+        assert served(node, 6443) == on_disk(node, "apiserver.crt")
+        assert served(node, 2380) == on_disk(node, "etcd/peer.crt")
+    others = {node: served(node, 6443) for node in CONTROL_PLANES if node != NODE}
+
+    ssh(NODE, SHORT)
+    ending = {path: on_disk(NODE, path) for path in ("apiserver.crt", "etcd/peer.crt")}
+    bad = pyinfra("certificates", "-y")
+    assert bad.returncode == 1
+    assert f"{NODE}: /etc/kubernetes/pki/etcd/peer.crt: ends in 1 days." in bad.stdout
+    words = "kube-scheduler runs since before this was written. deploys/renew_certificates.py restarts"
+    assert f"{NODE}: /etc/kubernetes/scheduler.conf: {words}" in bad.stdout
+
+    planned = changes(pyinfra("renew_certificates", "--dry").stdout)
+    killed_when("renew_certificates", NODE, f'test -n "$(find {REPLACED} -name scheduler.conf 2>/dev/null)"')
+    done = changes(deployed("renew_certificates", "-y"))
+    assert set(done) <= set(planned)
+    assert sum(NODE in operation for operation in planned) == 2
+    for port, path in {6443: "apiserver.crt", 2380: "etcd/peer.crt"}.items():
+        assert served(NODE, port) == on_disk(NODE, path) != ending[path]
+    assert {node: served(node, 6443) for node in others} == others
+    assert stat.S_IMODE(int(ssh(NODE, f"stat -c %f {REPLACED}"), 16)) == 0o700
+    assert changes(deployed("renew_certificates", "-y")) == {}
+    assert "no errors, no warnings" in deployed("certificates", "-y")
+
+
+def test_a_user_is_let_in_by_a_kubeconfig_and_may_what_its_groups_may() -> None:
+    flags = ("-y", "--data", "user=jane", "--data", "groups=dev", "--data", "days=2")
+    said = deployed("kubeconfig", *flags)
+    assert "CN=jane,O=dev" in said
+    kept = ROOT / "secrets/lab/users/jane.conf"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    kubectl, admin = KUBECTL[0], KUBECTL[1]
+
+    def asked(*words: str) -> str:
+        command = [kubectl, f"--kubeconfig={kept}", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    who = yaml.safe_load(asked("auth", "whoami", "-o", "yaml"))["status"]["userInfo"]
+    assert (who["username"], set(who["groups"])) == ("jane", {"dev", "system:authenticated"})
+    assert asked("auth", "can-i", "list", "pods").strip() == "no"
+    bind = ["create", "clusterrolebinding", "dev-view", "--clusterrole=view", "--group=dev"]
+    subprocess.run([kubectl, admin, *bind], check=True, timeout=60)
+    assert asked("auth", "can-i", "list", "pods").strip() == "yes"
+    # Taken back: the certificate stays good, and may nothing.
+    subprocess.run([kubectl, admin, "delete", "clusterrolebinding", "dev-view"], check=True, timeout=60)
+    assert asked("auth", "can-i", "list", "pods").strip() == "no"
+    assert changes(deployed("kubeconfig", *flags)) == {}
