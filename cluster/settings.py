@@ -213,6 +213,9 @@ class Settings(BaseModel):
         "`leave`: preflight says where it is not told.",
     )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
+    drain_timeout: int = Field(
+        300, ge=1, description="Seconds that pods of a node are given to leave it, as their budgets allow."
+    )
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."
     )

@@ -31,8 +31,13 @@ def control_plane() -> None:
             )  # fmt: skip
         plan.barrier(f"join of {each.name}")
     if node == first:
-        dest = Path(settings.secrets_dir) / settings.cluster_name / "admin.conf"
-        pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest))
+        keep_kubeconfig()
+
+
+def keep_kubeconfig() -> None:
+    """Keep the administrator's kubeconfig, which is that of the first control plane."""
+    dest = Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"
+    pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest))
 
 
 plan.run(__name__, control_plane)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gevent.lock import RLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pyinfra import host, inventory
+from pyinfra import host, inventory, logger
 from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
@@ -16,7 +17,7 @@ from pyinfra.api.operation import OperationMeta
 from bundle.network import problems as network_problems
 from bundle.verify import BundleError, read_lock, verify
 from cluster import addons as known_addons
-from cluster import addressing, balancing, configuration, families, firewall, networks, ports
+from cluster import addressing, balancing, configuration, families, firewall, networks, ports, removal
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.endpoint import Endpoint
@@ -27,7 +28,7 @@ from cluster.lock import Lock
 from cluster.preflight.system import lacking, runtime_problems
 from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
-from cluster.topology import Node, Topology, check
+from cluster.topology import EVEN, Node, Topology, check, even
 from deploys.ask import at_once
 from facts.hardware import Hardware
 from operations import file, package
@@ -35,6 +36,8 @@ from operations import file, package
 GROUPS = ("control_plane", "worker", "load_balancer")
 # Hosts plan at the same time: while one looks at something, the others come to the same place, and wait.
 _once = RLock()
+# What a day-two deploy is told by `--data`, beside settings: these names.
+_options: set[str] = set()
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -53,9 +56,20 @@ class InputError(PyinfraError):
 def settings(name: str | None = None) -> Settings:
     """The settings of this host or the named one, checked. Raises InputError with every problem."""
     try:
-        return load((inventory.get_host(name) if name else host).data.dict())
+        data = (inventory.get_host(name) if name else host).data.dict()
+        return load({key: value for key, value in data.items() if key not in _options})
     except SettingsError as error:
         raise InputError(str(error)) from None
+
+
+def option(name: str) -> Any:
+    """What `--data NAME=VALUE` tells this deploy, as pyinfra reads it; None where nothing was said."""
+    return inventory.override_data.get(name) if name in _options else None
+
+
+def removed() -> tuple[str, ...]:
+    """Names of the hosts that `--data remove=NAME[,NAME]` takes out in this run."""
+    return tuple(dict.fromkeys(name.strip() for name in str(option("remove") or "").split(",") if name.strip()))
 
 
 def node_of(name: str) -> Node:
@@ -71,7 +85,12 @@ def node_of(name: str) -> Node:
 
 
 def topology() -> Topology:
-    """All hosts of the inventory by role, `--limit` or not."""
+    """All hosts of the inventory by role, `--limit` or not, but for those that this run takes out."""
+    return removal.without(everybody(), removed())
+
+
+def everybody() -> Topology:
+    """All hosts of the inventory by role, those too that this run takes out."""
     groups = {name: tuple(node_of(member.name) for member in inventory.groups.get(name, ())) for name in GROUPS}
     return Topology(
         control_planes=groups["control_plane"],
@@ -99,7 +118,10 @@ def endpoint() -> Endpoint:
 def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
+    if "remove" in _options and (refused := removal.problems(everybody(), removed())):
+        return refused
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    found += _even(known, mine)
     found += addressing.check(known, mine) + balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
@@ -114,6 +136,15 @@ def problems() -> list[str]:
             f"{mine.kubernetes_version}. Build or carry the bundle of that version, or change kubernetes_version."
         )
     return found
+
+
+def _even(known: Topology, mine: Settings) -> list[str]:
+    """Why an even number of control planes is none; where it is waived, or is what a removal leaves, it is said."""
+    found = even(known)
+    if found and (removed() or EVEN in mine.waived_checks):
+        logger.warning(f"{'Warning' if removed() else 'Waived'}: {found}")
+        return []
+    return [f"{found} (check: {EVEN})"] if found else []
 
 
 def _documents(known: Topology) -> list[str]:
@@ -167,7 +198,7 @@ def systems() -> dict[str, str]:
     """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once, and once a run."""
     with _once:
         return _systems(
-            tuple(node.name for node in topology().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
+            tuple(node.name for node in everybody().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
         )
 
 
@@ -249,11 +280,13 @@ def barrier(after: str) -> None:
     _barrier(name=f"Every host has finished: {after}")
 
 
-def run(module: str, layer: Callable[[], object]) -> None:
+def run(module: str, layer: Callable[[], object], options: Sequence[str] = ()) -> None:
     """Run a layer when its file was named on pyinfra's command line, not when it is imported.
 
-    pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`.
+    pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`. `options` are names that
+    `--data` may have beside settings.
     """
     if module == "builtins":
+        _options.update(options)
         refuse(problems())
         layer()
