@@ -145,12 +145,25 @@ def test_a_machine_that_is_gone_is_removed_and_replaced_without_being_asked(clus
     again(cluster, layer="cluster")
 
 
-def test_a_living_node_is_joined_under_a_limit_while_a_control_plane_is_dead(cluster: Site) -> None:
-    assert remove(cluster, "-y", names="w2").code == 0
+def test_a_node_joins_under_a_limit_while_the_first_control_plane_is_dead(cluster: Site) -> None:
     with cluster.state() as state:
         state["nodes"]["cp1"]["dead"] = True
+        del state["cluster"]["nodes"]["w2"]
+        del state["nodes"]["w2"]["files"]["/etc/kubernetes/pki/ca.crt"]
     run = cluster.run("-y", "--limit", "w2", layer="workers")
-    assert "kubeadm" not in run.words or run.code == 0, run.words[-2000:]
+    assert run.code == 0, run.words[-2000:]
+    assert [each["host"] for each in run.like("kubeadm join", "change")] == ["w2"]
+
+
+def test_no_cluster_is_begun_while_other_control_planes_cannot_be_asked_for_one(cluster: Site) -> None:
+    fresh = make_site(cluster.directory.parent / "fresh", cluster.directory)
+    with fresh.state() as bare, cluster.state() as state:
+        state["nodes"]["cp1"] = bare["nodes"]["cp1"]
+        state["nodes"]["cp2"]["dead"] = state["nodes"]["cp3"]["dead"] = True
+    run = cluster.run("-y", "--limit", "cp1", layer="control_plane")
+    assert run.code == 1
+    assert "cp3, cp2: cannot be reached, and no other control plane answers as initialised" in run.words
+    assert run.changes == []
 
 
 REFUSALS = {
