@@ -12,6 +12,7 @@ from deploys import load_balancer, packages, plan, rules, runtime
 from deploys.distribute import UNIT as BUNDLE_SERVER
 from deploys.node import NETWORK_MANAGER, UNMANAGED
 from facts.firewall import RULES as UFW
+from facts.firewall import Firewall
 from facts.network import BEGIN, END
 from facts.traces import Others, Traces
 from operations import bundle_server, cleanup, containerd, crio, service
@@ -100,16 +101,16 @@ def _balancer() -> None:
 
 
 def _firewalls() -> None:
+    active = host.get_fact(Firewall)["active"]
     files = (*rules.EVERYWHERE, *rules.ON_NODES)
-    if host.get_fact(Traces, paths=files):
-        gone = cleanup.removed(name="Remove the cluster's rules of firewalld", paths=files)
+    gone = cleanup.removed(name="Remove the cluster's rules of firewalld", paths=files)
+    if "firewalld" in active:
         firewalls.loaded(name="Have firewalld filter without them", firewall="firewalld", after=[gone])
-    if host.get_fact(Traces, paths=(UFW,)):
-        cut = cleanup.without_lines(
-            name="Take the cluster's block out of ufw's rules", path=UFW, begin=firewall.BEGIN, end=firewall.END
-        )
-        if cut.will_change:
-            firewalls.loaded(name="Have ufw filter without it", firewall="ufw", after=[cut])
+    cut = cleanup.without_lines(
+        name="Take the cluster's block out of ufw's rules", path=UFW, begin=firewall.BEGIN, end=firewall.END
+    )
+    if "ufw" in active:
+        firewalls.loaded(name="Have ufw filter without it", firewall="ufw", after=[cut])
 
 
 def _packages(purge: bool) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from gevent.lock import RLock
-from pyinfra import host, inventory
+from pyinfra import host, inventory, logger
 
 from cluster import removal
 from cluster.topology import Node
@@ -78,7 +78,11 @@ def _look() -> Removal:
     members: MembersState = inventory.get_host(seed.name).get_fact(Members)
     plan.refuse(list(_cluster(seed, nodes, known, members)))
     order = removal.order(list(nodes), members["members"])
-    return Removal(seed, tuple(nodes[name] for name in order), known)
+    found = Removal(seed, tuple(nodes[name] for name in order), known)
+    for node in found.nodes:
+        if node.name in known and not found.drained(node) and not gone():
+            logger.warning(f"Warning: {node.name}: its kubelet does not answer, so its pods are not evicted first")
+    return found
 
 
 def _reach(nodes: dict[str, Node]) -> Iterator[str]:

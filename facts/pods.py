@@ -35,8 +35,9 @@ class NodePods(FactBase[NodePodsState | None]):
         quoted = shlex.quote(node)
         row = "jsonpath={.metadata.name} {.spec.unschedulable}"
         return (
-            f"{OWN}c=$($k get node {quoted} --ignore-not-found -o '{row}')"
-            ' || exit 1; test -n "$c" || exit 0; echo "$c"; '
+            # More than once: etcd may be choosing a leader.
+            f"{OWN}n=0; until c=$($k get node {quoted} --ignore-not-found -o '{row}'); do "
+            'n=$((n + 1)); test $n -lt 5 || exit 1; sleep 3; done; test -n "$c" || exit 0; echo "$c"; '
             f"$k get pods -A --field-selector spec.nodeName={quoted} -o json | tr -d '\\n' && echo && "
             "$k get poddisruptionbudgets -A -o json | tr -d '\\n'"
         )

@@ -93,6 +93,7 @@ def test_no_member_is_removed_of_an_etcd_that_does_not_answer(hosts: Make) -> No
 def test_pods_of_a_node_that_is_not_there_are_none_and_a_silent_api_is_no_answer(machine: Machine) -> None:
     machine.program("kubectl", "exit 0")
     assert machine.ask(NodePods, node="w1") is None
+    machine.program("sleep", "")
     machine.program("kubectl", "exit 1")
     assert machine.sh(NodePods().command(node="w1")).returncode == 1
 
