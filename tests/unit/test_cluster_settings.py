@@ -79,6 +79,7 @@ BAD: list[tuple[str, Any]] = [
     ("network_manager", True),
     ("host_firewall_node_ports", "perhaps"),
     ("verify_timeout", -1),
+    ("drain_timeout", 0),
     ("waived_checks", "memory"),
     ("preflight_json", 5),
 ]
