@@ -225,7 +225,7 @@ class Settings(BaseModel):
     )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     drain_timeout: int = Field(
-        300, ge=1, description="Seconds that an upgrade gives pods to leave a node, disruption budgets respected."
+        300, ge=1, description="Seconds that pods of a node are given to leave it, as their budgets allow."
     )
     certificate_warning_days: int = Field(
         30,

@@ -31,8 +31,13 @@ def control_plane() -> None:
             )  # fmt: skip
         plan.barrier(f"join of {each.name}")
     if node == first:
-        dest = Path(settings.secrets_dir) / settings.cluster_name / "admin.conf"
-        pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest))
+        keep_kubeconfig()
+
+
+def keep_kubeconfig(renewed: bool = False) -> None:
+    """Keep the administrator's kubeconfig, that of the first control plane; `renewed` when this run makes another."""
+    dest = Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"
+    pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=str(dest), renewed=renewed)
 
 
 plan.run(__name__, control_plane)

@@ -35,10 +35,10 @@ def distribute() -> None:
     # Packages come first, by which servers install what they serve with.
     brought = step(schedule, 0)
     if me == first:
-        serve(brought)
+        serve(after=[brought])
     brought = step(schedule, 1)
     if me in others:
-        serve(brought)
+        serve(after=[brought])
     later = [step(schedule, number) for number in range(2, len(schedule))]
     if me in servers:
         labels.restore("what came later", [NODE_DIRECTORY], [brought, *later])
@@ -77,9 +77,10 @@ def everything() -> list[File]:
     return [*pieces(plan.lock(), plan.GROUPS, None), *added]
 
 
-def serve(brought: OperationMeta) -> None:
+def serve(after: Sequence[OperationMeta]) -> None:
+    """Have this host hand the bundle on; `after` are operations that bring pieces of it."""
     plan.packages("mirror", name="Install nginx")
-    labels.serve_bundle(after=[brought])
+    labels.serve_bundle(after=after)
     made = bundle_server.certificate(name="Make the server's certificate", node=plan.me())
     text = plan.template(
         "bundle-server/nginx.conf.j2",

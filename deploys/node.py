@@ -18,6 +18,7 @@ from facts.service import Unit
 from operations import file, hosts, kernel, service, swap
 
 NETWORK_MANAGER = "NetworkManager.service"
+UNMANAGED = "/etc/NetworkManager/conf.d/90-kubernetes.conf"
 MODULES = ("overlay", "br_netfilter")  # kube-proxy's mode may need more
 SYSCTL = {
     "net.ipv4.ip_forward": "1",
@@ -50,10 +51,7 @@ def node() -> None:
         )  # fmt: skip
         kernel.sysctl(name="Apply kernel settings", wanted=wanted, path=path, after=[loaded, written])
     server.hostname(name="Set the host name", hostname=me.name)
-    # The endpoint's own name too: nodes must find the API without a DNS server, and before others know the name.
-    names = {each.name: each.addresses for each in topology.nodes} | balancing.names(settings, topology)
-    known = {name: [str(address) for address in addresses] for name, addresses in names.items()}
-    hosts.entries(name="Name every node in /etc/hosts", names=known)
+    names()
     if settings.time_sync == "chrony":
         plan.packages("time", name="Install chrony")
         chrony = plan.family().chrony
@@ -63,12 +61,23 @@ def node() -> None:
     plan.barrier("node")
 
 
+def names() -> None:
+    """Name every host of the cluster in /etc/hosts.
+
+    The endpoint's own name too: nodes must find the API without a DNS server, and before others know the name.
+    """
+    settings, topology = plan.settings(), plan.topology()
+    found = {each.name: each.addresses for each in topology.nodes} | balancing.names(settings, topology)
+    known = {name: [str(address) for address in addresses] for name, addresses in found.items()}
+    hosts.entries(name="Name every node in /etc/hosts", names=known)
+
+
 def _network_manager() -> None:
     if plan.settings().network_manager == "leave" or host.get_fact(Unit, unit=NETWORK_MANAGER)["active"] != "active":
         return
     written = file.content(
         name="Have NetworkManager leave pods' interfaces alone",
-        dest="/etc/NetworkManager/conf.d/90-kubernetes.conf",
+        dest=UNMANAGED,
         content=plan.template("networkmanager/90-kubernetes.conf.j2"),
     )
     # It does not need to be enabled to be left alone by; a reload keeps the host's own interfaces as they are.

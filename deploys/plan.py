@@ -9,7 +9,7 @@ from typing import Any
 
 from gevent.lock import RLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pyinfra import host, inventory
+from pyinfra import host, inventory, logger
 from pyinfra.api import operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
@@ -17,7 +17,7 @@ from pyinfra.api.operation import OperationMeta
 from bundle.network import problems as network_problems
 from bundle.verify import BundleError, read_lock, verify
 from cluster import addons as known_addons
-from cluster import addressing, backup, balancing, configuration, families, firewall, networks, ports
+from cluster import addressing, backup, balancing, configuration, families, firewall, networks, ports, removal
 from cluster import runtime as runtimes
 from cluster import topology as roles
 from cluster.endpoint import Endpoint
@@ -28,7 +28,7 @@ from cluster.lock import Lock
 from cluster.preflight.system import lacking, runtime_problems
 from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
-from cluster.topology import Node, Topology, check
+from cluster.topology import EVEN, Node, Topology, check, even
 from deploys.ask import at_once
 from facts.hardware import Hardware
 from operations import file, package
@@ -67,6 +67,11 @@ def option(name: str) -> Any:
     return inventory.override_data.get(name) if name in _options else None
 
 
+def removed() -> tuple[str, ...]:
+    """Names of the hosts that `--data remove=NAME[,NAME]` takes out in this run."""
+    return tuple(dict.fromkeys(name.strip() for name in str(option("remove") or "").split(",") if name.strip()))
+
+
 def node_of(name: str) -> Node:
     data = inventory.get_host(name).data
     address = data.get("address") or data.get("ssh_hostname") or name
@@ -80,7 +85,12 @@ def node_of(name: str) -> Node:
 
 
 def topology() -> Topology:
-    """All hosts of the inventory by role, `--limit` or not."""
+    """All hosts of the inventory by role, `--limit` or not, but for those that this run takes out."""
+    return removal.without(everybody(), removed())
+
+
+def everybody() -> Topology:
+    """All hosts of the inventory by role, those too that this run takes out."""
     groups = {name: tuple(node_of(member.name) for member in inventory.groups.get(name, ())) for name in GROUPS}
     return Topology(
         control_planes=groups["control_plane"],
@@ -108,7 +118,10 @@ def endpoint() -> Endpoint:
 def problems() -> list[str]:
     """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
     mine, known = settings(), topology()
+    if "remove" in _options and (refused := removal.problems(everybody(), removed())):
+        return refused
     found = disagreements({node.name: settings(node.name) for node in known.nodes}) + check(known, mine)
+    found += _even(known, mine)
     found += addressing.check(known, mine) + balancing.check(known, mine) + ports.clashes(known, mine)
     found += unknown(mine.waived_checks)
     found += _documents(known)
@@ -137,6 +150,15 @@ def _certificate_problems() -> list[str]:
     except backup.BackupError as error:
         return [f"backup_certificate: {error}. docs/backup.md says how to make one."]
     return []
+
+
+def _even(known: Topology, mine: Settings) -> list[str]:
+    """Why an even number of control planes is none; where it is waived, or is what a removal leaves, it is said."""
+    found = even(known)
+    if found and (removed() or EVEN in mine.waived_checks):
+        logger.warning(f"{'Warning' if removed() else 'Waived'}: {found}")
+        return []
+    return [f"{found} (check: {EVEN})"] if found else []
 
 
 def _documents(known: Topology) -> list[str]:
@@ -190,7 +212,7 @@ def systems() -> dict[str, str]:
     """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once, and once a run."""
     with _once:
         return _systems(
-            tuple(node.name for node in topology().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
+            tuple(node.name for node in everybody().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
         )
 
 

@@ -5,8 +5,6 @@ meanwhile. It stops at the first failure; run again, it goes on where the nodes 
 Undo: none. Restore a snapshot of etcd under the old version.
 """
 
-from pathlib import Path
-
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.api.operation import OperationMeta
@@ -15,6 +13,7 @@ from cluster.topology import Node
 from cluster.upgrade import static_pods
 from deploys import labels, plan, survey
 from deploys.addons import addons
+from deploys.control_plane import keep_kubeconfig
 from deploys.distribute import distribute
 from deploys.images import images
 from deploys.load_balancer import load_balancer
@@ -23,7 +22,6 @@ from deploys.node import node
 from deploys.packages import programs, service_of_kubelet
 from deploys.runtime import runtime
 from deploys.verify import verify
-from operations import pki
 from operations import upgrade as operations
 from operations.change import any_changes
 
@@ -42,11 +40,7 @@ def upgrade() -> None:
             done = one(each)
         plan.barrier(f"upgrade of {each.name}")
     if me == topology.first_control_plane:
-        dest = Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"
-        pki.kubeconfig(
-            name="Keep the administrator's kubeconfig", dest=str(dest),
-            renewed=any_changes([done]),
-        )  # fmt: skip
+        keep_kubeconfig(renewed=any_changes([done]))
     node()
     runtime()
     if programs():

@@ -17,7 +17,7 @@ from facts.file import FileState
 from facts.kubeadm import KubeadmNode
 from facts.kubernetes import PodSubnets
 from facts.pod_network import PodNetwork
-from operations import file
+from operations import file, remote
 from operations.kubeadm import Role, find_seed, join_action
 
 Subnets = Mapping[str, NodeSubnet]
@@ -28,7 +28,7 @@ _joining: list[tuple[str, ...]] = []
 
 def subnets(topology: Topology) -> Subnets | None:
     """Every node's subnet from the first control plane whose API answers; None when none does."""
-    for node in topology.control_planes:
+    for node in remote.reached(topology.control_planes):
         if (found := inventory.get_host(node.name).get_fact(PodSubnets)) is not None:
             return found
     return None

@@ -90,12 +90,23 @@ def answers(at: Endpoint, seconds: int = 60) -> str:
 
 
 def find_seed(topology: Topology, joining: Node | None = None) -> tuple[Node | None, dict[str, MemberNode]]:
-    """The first control plane, other than the joining one, whose API has an initialised cluster; with its nodes."""
-    for node in topology.control_planes:
-        if node != joining:
-            state = inventory.get_host(node.name).get_fact(ClusterConfig)
-            if state["state"] == "initialised":
-                return node, state["nodes"]
+    """A control plane, other than the joining one, whose API has an initialised cluster; with its nodes.
+
+    One that cannot be reached is passed over as long as another has the cluster. Raises OperationError when none has:
+    it is not known then that there is no cluster.
+    """
+    others, asked = [node for node in topology.control_planes if node != joining], []
+    for node in remote.reached(others):
+        asked.append(node)
+        state = inventory.get_host(node.name).get_fact(ClusterConfig)
+        if state["state"] == "initialised":
+            return node, state["nodes"]
+    if lost := [node.name for node in others if node not in asked]:
+        raise OperationError(
+            f"{', '.join(lost)}: cannot be reached, and no other control plane answers as initialised, so it is not "
+            "known whether there is a cluster. Bring it back and run again; if its machine is gone for good, take it "
+            "out with deploys/remove_node.py (docs/nodes.md)."
+        )
     return None, {}
 
 
@@ -192,17 +203,32 @@ def issue_credentials(settings: Settings, topology: Topology, seed: Node, contro
             _issued.add("certificates")
 
 
-def forget(seed: Node, node: Node) -> None:
-    """Remove what a broken join left of a node in the cluster: its etcd member and its Node."""
-    script = (
+def drop_member(node: Node) -> str:
+    """Shell that removes a node's etcd member, which may be none, at a member that stays."""
+    return (
         f'all=$({ETCDCTL} member list) && id=$(echo "$all" | '
-        f"awk -F', ' '$4 == \"https://{Endpoint(node.address, 2380)}\" {{print $1}}') && "
-        f'{{ test -z "$id" || {ETCDCTL} member remove "$id"; }} && '
-        # At the seed's own API server: behind the endpoint may still be the one whose etcd has just been dropped. And
-        # more than once: etcd may be choosing a leader.
+        f"awk -F', ' '$4 == \"{peer(node)}\" {{print $1}}') && "
+        f'{{ test -z "$id" || {ETCDCTL} member remove "$id"; }}'
+    )
+
+
+def delete_node(seed: Node, node: Node) -> str:
+    """Shell that deletes a Node, which may not be there, at the seed's own API server: behind the endpoint may still be
+    the one whose etcd has just been dropped. It tries more than once, for etcd may be choosing a leader."""
+    return (
         f"for i in 1 2 3 4 5 6; do {KUBECTL} --server=https://{own_api(seed)} delete node {node.name} "
         "--ignore-not-found && exit 0; sleep 5; done; exit 1"
     )
+
+
+def peer(node: Node) -> str:
+    """The URL at which other members find a node's etcd."""
+    return f"https://{Endpoint(node.address, 2380)}"
+
+
+def forget(seed: Node, node: Node) -> None:
+    """Remove what a broken join left of a node in the cluster: its etcd member and its Node."""
+    script = f"{drop_member(node)} && {delete_node(seed, node)}"
     remote.on(seed.name, script, why=f"removing what an interrupted join left of {node.name}")
 
 

@@ -60,6 +60,11 @@ def apt_hold(_: str, names: Sequence[str]) -> str:
     return f"apt-mark hold {shlex.join(names)} >/dev/null"
 
 
+def apt_release(_: str, names: Sequence[str]) -> str:
+    """Shell that lets packages be upgraded again."""
+    return f"apt-mark unhold {shlex.join(names)} >/dev/null"
+
+
 def dnf(release: str) -> str:
     """Shell after which "$@" is `dnf` that sees the bundle's repository only (dnf.conf(5)).
 
@@ -94,6 +99,12 @@ def dnf_hold(release: str, names: Sequence[str]) -> str:
     return f"{dnf(release)} && {lock} delete {quoted} >/dev/null && {lock} add {quoted} >/dev/null"
 
 
+def dnf_release(release: str, names: Sequence[str]) -> str:
+    """Shell that unlocks packages."""
+    lock = "\"$@\" --disableplugin='*' --enableplugin=versionlock versionlock"
+    return f"{dnf(release)} && {lock} delete {shlex.join(names)} >/dev/null"
+
+
 def lacking(
     installed: Mapping[str, PackageState], names: Sequence[str], versions: Mapping[str, str], hold: Sequence[str]
 ) -> list[str]:
@@ -107,18 +118,19 @@ def lacking(
 
 @dataclass(frozen=True)
 class Manager:
-    """How a package manager is told what to install, one version of one package, and to hold what is there."""
+    """How a package manager is told what to install, one version of one package, to hold it and let it go."""
 
     install: Callable[[str, Sequence[str]], str]
     hold: Callable[[str, Sequence[str]], str]
+    release: Callable[[str, Sequence[str]], str]
     at: str
     # Packages without which nothing is held.
     holding: tuple[str, ...]
 
 
 MANAGERS = {
-    "deb": Manager(apt_install, apt_hold, at="=", holding=()),
-    "rpm": Manager(dnf_install, dnf_hold, at="-", holding=(VERSIONLOCK,)),
+    "deb": Manager(apt_install, apt_hold, apt_release, at="=", holding=()),
+    "rpm": Manager(dnf_install, dnf_hold, dnf_release, at="-", holding=(VERSIONLOCK,)),
 }
 
 

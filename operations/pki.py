@@ -51,7 +51,8 @@ def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]
     + dest: path of the certificate
     + topology: the cluster's nodes
     """
-    states = (inventory.get_host(node.name).get_fact(FileState, path=CA) for node in topology.control_planes)
+    asked = remote.reached(topology.control_planes)
+    states = (inventory.get_host(node.name).get_fact(FileState, path=CA) for node in asked)
     text = next((state["content"] for state in states if state and state["content"]), None)
     if text is not None:
         yield from file.content._inner(dest=dest, content=text)

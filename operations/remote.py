@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from pyinfra import host, inventory
 from pyinfra.api import Host, OperationError, QuoteString, StringCommand
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
+
+from cluster.topology import Node
 
 
 def on(name: str, script: str, stdin: str | None = None, why: str = "") -> list[str]:
@@ -25,3 +29,19 @@ def on(name: str, script: str, stdin: str | None = None, why: str = "") -> list[
     if not ok:
         raise OperationError(f"{name}: {why or 'a command'} failed for {host.name}: {output.stderr[-2000:]}")
     return list(output.stdout_lines)
+
+
+def reached(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Those of these nodes that can be asked; hosts of this run come first, for of the others one may be down."""
+    others = []
+    for node in nodes:
+        if not host.state.is_host_in_limit(inventory.get_host(node.name)):
+            others.append(node)
+        elif inventory.get_host(node.name).connected:
+            yield node
+    for node in others:
+        other = inventory.get_host(node.name)
+        if not other.connected:
+            other.connect(reason="to ask it for the cluster's state", show_errors=False)
+        if other.connected:
+            yield node

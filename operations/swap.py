@@ -10,11 +10,12 @@ from pyinfra.api import StringCommand, operation
 
 from facts.swap import Swap
 
+COMMENT = "# off for Kubernetes: "
 # Comments out every line of fstab whose type is swap; beside and renamed, so that a cut never halves fstab.
 FSTAB = (
     "cp -p /etc/fstab /etc/fstab.new && sed -E -i "
     r"'s|^([[:space:]]*[^#[:space:]]+[[:space:]]+[^[:space:]]+[[:space:]]+swap([[:space:]].*)?)$"
-    r"|# off for Kubernetes: \1|' "
+    rf"|{COMMENT}\1|' "
     "/etc/fstab.new && mv -fT /etc/fstab.new /etc/fstab"
 )
 

@@ -27,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.facts import _MISSING_COMMAND_MARKER
 from pyinfra.connectors import fake
 from pyinfra.connectors.util import CommandOutput, OutputLine
@@ -37,6 +38,7 @@ from pyinfra.facts.server import Hostname, TmpDir, Which
 from bundle.rpms import VERSIONLOCK
 from cluster import bridge
 from cluster.backup import NODE_DIRECTORY as BACKUPS
+from cluster.endpoint import Endpoint
 from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
@@ -64,7 +66,9 @@ from facts.leftovers import Leftovers
 from facts.network import Answers, Listeners, Pings, Reach, RoutesAndNames
 from facts.package import Packages
 from facts.pod_network import PodNetwork
+from facts.pods import NodePods
 from facts.restore import ASIDE, BEFORE, MANIFESTS, WORK, Restoration
+from facts.running import Running
 from facts.runtime import SECOND, Installed, Runtime
 from facts.selinux import Mislabelled, SELinux
 from facts.service import Unit
@@ -72,7 +76,9 @@ from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
+from facts.traces import Others, Remains, Traces
 from operations import addons, backup, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
+from operations import kubeadm as kubeadm_operations
 from operations.file import write_script
 from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
@@ -252,8 +258,9 @@ class Node:
 
     def api(self) -> None:
         """Refuse unless the API server of this control plane answers kubectl."""
-        there = ADMIN in self.files and f"{KUBERNETES}/manifests/kube-apiserver.yaml" in self.files
-        if not (self.has("kubectl") and there and self.name in self.world.cluster["nodes"]):
+        up = f"kube-system/kube-apiserver-{self.name}" in self.state["pods"].values()
+        up = up and f"{KUBERNETES}/manifests/kube-apiserver.yaml" in self.files
+        if not (up and self.has("kubectl") and ADMIN in self.files and self.name in self.world.cluster["nodes"]):
             raise Refused("The connection to the server was refused - did you specify the right host or port?")
 
     def reach(self, url: str, trusted: str) -> Node | None:
@@ -305,6 +312,8 @@ class Node:
 
     def readiness(self) -> dict[str, str]:
         """The kubelet calls a node ready once it has a pod network: by a manifest, or by a file of its own."""
+        if self.state["dead"]:
+            return {"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting node status."}
         if self.world.cluster["applied"] or any(path.startswith("/etc/cni/net.d/") for path in self.files):
             return {"type": "Ready", "status": "True", "message": "kubelet is posting ready status"}
         words = (
@@ -355,6 +364,7 @@ class Node:
             cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
             cluster["made"] += 1
         cluster["nodes"][self.name] = role
+        self.state["links"] = ["cni0", "flannel.1"]
         self.start_kubelet()
 
     def start_kubelet(self) -> None:
@@ -362,6 +372,8 @@ class Node:
         self.unit("kubelet.service").update(active=True, since=self.world.clock)
         # A program of the bundle has its version for its last word.
         self.state["running"] = self.files["/usr/bin/kubelet"]["text"].split()[-1]
+        names = [f"kube-proxy-{self.name}", *(f"{each}-{self.name}" for each in STATIC_PODS if ADMIN in self.files)]
+        self.state["pods"] = {f"{number:x}": f"kube-system/{name}" for number, name in enumerate(names)}
         if "serverTLSBootstrap: true" in self.files[CONFIG]["text"] and CERTIFICATE not in self.files:
             self.world.cluster.setdefault("requests", {})[f"csr-{self.name}"] = {
                 "metadata": {"name": f"csr-{self.name}"},
@@ -396,6 +408,10 @@ class FakeNode(fake.FakeConnector):
     @staticmethod
     def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
         yield str(name), {}, ["@fake"]
+
+    def connect(self) -> None:
+        if self.world.nodes[self.host.name].state["dead"]:
+            raise ConnectError("Could not connect (timed out)")
 
     def run_shell_command(self, command: Any, *_: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         text = str(command)
@@ -883,9 +899,18 @@ def _(node: Node) -> str:
         return "absent"
     if node.state.get("quorum_lost"):
         return "unreachable"
-    names = [name for name, role in node.world.cluster["nodes"].items() if role == "control-plane"]
-    members = [{"ID": str(number), "name": name, "clientURLs": [name]} for number, name in enumerate(names)]
-    health = [{"endpoint": name, "health": True} for name in names]
+    if f"kube-system/etcd-{node.name}" not in node.state["pods"].values():
+        return "unreachable"
+    nodes, left = node.world.cluster["nodes"], node.world.cluster["left"]
+    names = [name for name, role in nodes.items() if role == "control-plane" and name not in left]
+    urls = {
+        name: f"https://{Endpoint(ipaddress.ip_address(node.world.nodes[name].addresses[0]), 2380)}" for name in names
+    }
+    members = [
+        {"ID": str(number), "name": name, "clientURLs": [name], "peerURLs": [urls[name]]}
+        for number, name in enumerate(names)
+    ]
+    health = [{"endpoint": name, "health": not node.world.nodes[name].state["dead"]} for name in names]
     return "\n".join(["running", json.dumps({"members": members}), json.dumps(health)])
 
 
@@ -986,6 +1011,44 @@ def _(node: Node) -> str:
     if ADMIN not in node.files:
         return ""
     return json.dumps({"items": list(node.world.cluster.get("requests", {}).values())})
+
+
+@fact(NodePods, node="ANY_name")
+def _(node: Node, name: str) -> str:
+    node.api()
+    cluster = node.world.cluster
+    if name not in cluster["nodes"]:
+        return ""
+    pods = [each for each in cluster["pods"] if each["spec"]["nodeName"] == name]
+    cordoned = "true" if name in cluster["cordoned"] else ""
+    return f"{name} {cordoned}\n{json.dumps({'items': pods})}\n{json.dumps({'items': cluster['budgets']})}"
+
+
+@fact(Running)
+def _(node: Node) -> str:
+    lines = ["kubelet"] if node.active("kubelet.service") else []
+    if node.runtime and node.has("crictl"):
+        named = {each: dict(zip(("namespace", "name"), name.split("/"), strict=True))
+                 for each, name in node.state["pods"].items()}  # fmt: skip
+        items = [{"id": each, "state": "SANDBOX_READY", "metadata": name} for each, name in named.items()]
+        lines += ["pods", json.dumps({"items": items})]
+    return "\n".join(lines)
+
+
+@fact(Traces, paths=("ANY_paths",))
+def _(node: Node, paths: str) -> str:
+    there = [each for each in shlex.split(paths) if any(f"{path}/".startswith(f"{each}/") for path in node.files)]
+    return "\n".join(there)
+
+
+@fact(Remains, subnets=("ANY_subnet",))
+def _(node: Node, subnet: str) -> str:
+    return "\n".join(f"link {name}" for name in node.state["links"])
+
+
+@fact(Others)
+def _(node: Node) -> str:
+    return ""
 
 
 # Pieces of the bundle, files, packages and units
@@ -1177,6 +1240,8 @@ def _(node: Node, unit: str) -> None:
     if program and not node.has(program):
         raise Refused(f"Job for {unit} failed: Unable to locate executable '/usr/sbin/{program}'")
     node.unit(unit).update(active=True, since=node.world.clock)
+    if unit == "kubelet.service" and node.name in node.world.cluster["nodes"]:
+        node.start_kubelet()
     for name, (_, path) in RUNTIMES.items():
         if unit == UNITS[name]:
             own = [each for each in node.files if posixpath.dirname(each) == containerd.DROP_INS]
@@ -1506,10 +1571,12 @@ def _(node: Node, stdin: str) -> None:
 
 
 @command(r"timeout \d+ kubeadm reset -f .*")
+@command(r"if command -v kubeadm >/dev/null; then timeout \d+ kubeadm reset -f --kubeconfig /nonexistent .*")
 def _(node: Node) -> None:
     for path in [each for each in node.files if each.startswith((f"{KUBERNETES}/", "/var/lib/etcd"))]:
         del node.files[path]
     node.unit("kubelet.service")["active"] = False
+    node.state["pods"] = {}
 
 
 @command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))})")
@@ -1523,6 +1590,98 @@ def _(node: Node, name: str) -> None:
     node.world.cluster["nodes"].pop(name, None)
 
 
+DRAIN = rf"{kubeadm_operations.KUBECTL} --server=https://\S+ drain (?P<name>\S+) .* --timeout=\d+s"
+
+
+@command(DRAIN + r"( 2>&1; echo \$\?)?")
+def _(node: Node, name: str) -> str:
+    """Pods leave at once, or are held for good by a budget that is told so."""
+    node.api()
+    cluster = node.world.cluster
+    cluster["cordoned"] = sorted({*cluster["cordoned"], name})
+    if any(each["status"]["disruptionsAllowed"] < 1 for each in cluster["budgets"]):
+        return f"error: unable to drain node {name!r}: global timeout reached\n1"
+    cluster["pods"] = [each for each in cluster["pods"] if each["spec"]["nodeName"] != name]
+    return f"node/{name} drained\n0"
+
+
+@command(rf"{kubeadm_operations.KUBECTL} --server=https://\S+ uncordon (?P<name>\S+)")
+def _(node: Node, name: str) -> None:
+    node.api()
+    node.world.cluster["cordoned"].remove(name)
+
+
+@command(r'.* member list\) && .* == "https://(?P<address>\S+):2380" .* member remove "\$id"; }')
+def _(node: Node, address: str) -> None:
+    node.api()
+    owners = [each.name for each in node.world.nodes.values() if each.addresses[0] == address]
+    node.world.cluster["left"] += owners
+
+
+@command(rf"for i in [\d ]+; do {kubeadm_operations.KUBECTL} --server=https://\S+ delete node (?P<name>\S+) .*")
+def _(node: Node, name: str) -> None:
+    node.api()
+    cluster = node.world.cluster
+    if cluster["nodes"].pop(name) == "control-plane" and name not in cluster["left"]:
+        raise Refused("its etcd member would be left behind")
+    cluster["left"] = [each for each in cluster["left"] if each != name]
+
+
+@command(r"timeout 120 systemctl disable --now (?P<unit>\S+)")
+def _(node: Node, unit: str) -> None:
+    node.unit(unit).update(active=False, enabled=False)
+
+
+@command(r"timeout 90 systemctl stop kubelet.service")
+def _(node: Node) -> None:
+    node.unit("kubelet.service")["active"] = False
+
+
+@command(r"printf '%s\\n' (?P<ids>.*) \| timeout 300 xargs .* crictl stopp .* && sync")
+def _(node: Node, ids: str) -> None:
+    if node.active("kubelet.service"):
+        raise Refused("the kubelet begins again what is ended")
+    for each in ids.split():
+        del node.state["pods"][each]
+
+
+@command(r"(?P<program>ip6?tables-nft)-save -c \| grep -vE .* \| (?P=program)-restore -c")
+@command(r"ip route flush root (?P<program>\S+)")
+def _(node: Node, program: str) -> None:
+    pass
+
+
+@command(r"! test -e /sys/class/net/(?P<name>\S+) \|\| ip link delete (?P=name)")
+def _(node: Node, name: str) -> None:
+    node.state["links"].remove(name)
+
+
+@command(r"for p in (?P<paths>.+?); do rm -rf .*; systemctl daemon-reload")
+def _(node: Node, paths: str) -> None:
+    for path in list(node.files):
+        if any(f"{path}/".startswith(f"{each}/") for each in shlex.split(paths)):
+            del node.files[path]
+
+
+@command(r"apt-mark unhold (?P<names>.+) >/dev/null")
+def _(node: Node, names: str) -> None:
+    for name in shlex.split(names):
+        node.state["packages"][name]["held"] = False
+
+
+@command(r"dpkg --purge (?P<names>.+) >/dev/null")
+def _(node: Node, names: str) -> None:
+    for name in shlex.split(names):
+        del node.state["packages"][name]
+
+
+@command(r"systemctl unmask (?P<units>.+)")
+def _(node: Node, units: str) -> None:
+    for unit in shlex.split(units):
+        node.state["masked"].remove(unit)
+
+
+@command(like(ready("ANY_endpoint", seconds=240)), "read")  # type: ignore[arg-type]
 @command(like(ready("ANY_endpoint")), "read")  # type: ignore[arg-type]
 def _(node: Node, endpoint: str) -> None:
     host, _, port = endpoint.rpartition(":")

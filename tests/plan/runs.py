@@ -146,7 +146,7 @@ def machine(address: str) -> dict[str, Any]:
         "os": "debian-12", "firewall": None, "firewalld": "1.3.3", "loaded": "", "selinux": [],
         "mtu": 1500, "held": {}, "lost": {}, "links": [], "ahead": 0, "synchronized": True,
         "sysctl": {}, "packages": {}, "units": {}, "masked": [], "images": {}, "files": {}, "faults": {},
-        "routes": {}, "rules": [],
+        "routes": {}, "rules": [], "pods": {}, "dead": False,
     }  # fmt: skip
 
 
@@ -189,8 +189,8 @@ class Run:
         """Changes that the run says it has made, as host and operation."""
         found, operation = set(), ""
         for line in self.stderr.splitlines():
-            if start := re.fullmatch(r"--> Starting operation: (?:Cluster|Upgrade) \| (.+?) *", line):
-                operation = start[1]
+            if start := re.fullmatch(r"--> Starting operation: (.+?) *", line):
+                operation = re.sub(r"^(Cluster|Upgrade) \| ", "", start[1])
             elif done := re.fullmatch(r" *\[(\S+)\] +Success", line):
                 found.add((done[1], operation))
         return found
@@ -281,6 +281,12 @@ def make_site(
             nodes[name]["files"] = {UFW: {"text": text, "mode": "640", "owner": "root:root", "changed": 0}}
     # `site`: the endpoint at which the site itself balances.
     cluster: dict[str, Any] = {"nodes": {}, "tokens": [], "certificate_key": None, "applied": {}, "site": site}
+    cluster |= {
+        "pods": [],
+        "budgets": [],
+        "cordoned": [],
+        "left": [],
+    }  # what a drain evicts; members that have left etcd
     cluster |= {"subnets": {}, "made": 0}  # pods' subnets by node, and how many were ever given
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)

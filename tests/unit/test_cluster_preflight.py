@@ -741,7 +741,7 @@ def test_what_is_not_well_is_found_once_with_its_evidence(
 
 def test_every_check_is_tried() -> None:
     # The other two are judged while hosts are asked (deploys/survey.py); tests/plan has them.
-    assert set(CASES) | {"bundle-damaged", "sudo"} == set(checks())
+    assert set(CASES) | {"bundle-damaged", "even-control-planes", "sudo"} == set(checks())
 
 
 def finished(seen: Seen) -> Seen:

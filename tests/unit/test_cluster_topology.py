@@ -9,7 +9,7 @@ import pytest
 
 from cluster import addressing
 from cluster.settings import load
-from cluster.topology import Node, Topology, bundle_servers, check
+from cluster.topology import Node, Topology, bundle_servers, check, even
 
 
 def nodes(*rows: str) -> tuple[Node, ...]:
@@ -59,10 +59,16 @@ def test_a_cluster_without_a_worker_is_refused_unless_control_planes_take_pods()
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_an_even_number_of_control_planes_is_refused(count: int) -> None:
-    assert problems(control_planes=nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(count)))) == [
+    found = even(Topology(nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(count))), (), ()))
+    assert found == (
         f"{count} control planes: etcd survives no more failures with {count} members than with {count - 1}, "
         "and loses quorum sooner. Use 1, 3 or 5."
-    ]
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_an_odd_number_of_control_planes_is_well(count: int) -> None:
+    assert even(Topology(nodes(*(f"cp{n}=10.0.0.2{n}" for n in range(count))), (), ())) is None
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])

@@ -1,0 +1,125 @@
+"""What this project and kubeadm put on a host, taken away again: by deploys/reset.py, and of a host that is removed.
+
+What stays, and why, is in docs/nodes.md.
+"""
+
+from pyinfra import host, logger
+
+from cluster import bridge, families, firewall, pieces
+from cluster.networks import CNI_FILES
+from cluster.runtime import REGISTRIES, UNITS
+from deploys import load_balancer, packages, plan, rules, runtime
+from deploys.distribute import UNIT as BUNDLE_SERVER
+from deploys.node import NETWORK_MANAGER, UNMANAGED
+from facts.firewall import RULES as UFW
+from facts.firewall import Firewall
+from facts.network import BEGIN, END
+from facts.traces import Others, Traces
+from operations import bundle_server, cleanup, containerd, crio, service
+from operations import firewall as firewalls
+from operations.package import STATE
+
+BRIDGE = f"/etc/systemd/system/{bridge.UNIT}"
+CONTAINERD = "/var/lib/containerd"
+# Directories that hold nothing but what kubeadm, the kubelet, etcd and pods' network write, and pieces of the bundle.
+TREES = (
+    "/etc/kubernetes", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/cni", "/var/log/pods", "/var/log/containers",
+    "/usr/libexec/kubernetes", "/run/flannel", "/var/lib/calico", "/run/calico", "/var/log/calico", STATE,
+)  # fmt: skip
+NODE = (
+    "/etc/modules-load.d/kubernetes.conf", "/etc/sysctl.d/90-kubernetes.conf", "/etc/crictl.yaml",
+    *(f"/etc/cni/net.d/{name}" for name in CNI_FILES.values()), "/etc/cni/net.d/calico-kubeconfig",
+    packages.UNIT, packages.DROP_IN, bridge.SCRIPT, BRIDGE,
+)  # fmt: skip
+BALANCER = (load_balancer.HAPROXY, load_balancer.CA, load_balancer.DROP_IN, load_balancer.KEEPALIVED)
+SERVER = (BUNDLE_SERVER, bundle_server.DIRECTORY)
+# Of the container runtime, with its data where that is the cluster's alone.
+RUNTIME = (
+    containerd.CONFIG, runtime.HOSTS, runtime.TRUST, "/etc/nerdctl/nerdctl.toml", CONTAINERD, "/run/containerd",
+    crio.CONFIG, crio.POLICY, runtime.MIRRORS, *(f"/etc/systemd/system/{unit}" for unit in UNITS.values()),
+)  # fmt: skip
+# Of the packages of balancers and bundle servers, what such a host alone has.
+OF_ROLES = {"haproxy", "keepalived", "nginx"}
+PARENTS = (
+    "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", f"{REGISTRIES}/_default", REGISTRIES,
+    containerd.DROP_INS, "/etc/containerd", "/etc/nerdctl", crio.DROP_INS, "/etc/crio", f"{packages.UNIT}.d",
+    "/etc/systemd/system/haproxy.service.d", "/etc/haproxy", "/etc/keepalived",
+)  # fmt: skip
+
+
+def clean(purge: bool = False) -> None:
+    """Take everything away from this host; packages too when that is asked."""
+    shared = host.get_fact(Others)
+    if shared:
+        logger.warning(
+            f"{host.print_prefix}containerd has containers of others here ({', '.join(shared)}), so it, its data and "
+            "its configuration are left as they are."
+        )
+    _balancer()
+    cleanup.stopped(name="Stop the bundle's server", unit="bundle-server.service")
+    cleanup.kubeadm(name="Undo what kubeadm has made", settings=plan.settings())
+    cleanup.stopped(name="Disable kubelet", unit="kubelet.service")
+    cleanup.stopped(name="Stop routes to other nodes' pods", unit=bridge.UNIT)
+    if not shared:
+        name = plan.settings().container_runtime
+        cleanup.stopped(name=f"Stop {name}", unit=UNITS[name])
+    cleanup.network(
+        name="Remove interfaces, routes and rules of pods' network",
+        subnets=[str(subnet) for subnet in plan.settings().pod_subnet.each],
+    )  # fmt: skip
+    cleanup.without_lines(name="Take the nodes out of /etc/hosts", path="/etc/hosts", begin=BEGIN, end=END)
+    _firewalls()
+    cleanup.swap_back(name="Turn swap on as it was")
+    _packages(purge)
+    unmanaged = cleanup.removed(name="Have NetworkManager manage all interfaces again", paths=[UNMANAGED])
+    if host.get_fact(Traces, paths=(UNMANAGED,)):
+        service.unit(
+            name="Tell NetworkManager",
+            unit=NETWORK_MANAGER, restart_on=[unmanaged], enabled=False, reload=True,
+        )  # fmt: skip
+    cleanup.removed(name="Remove files", paths=paths(shared=bool(shared)), parents=PARENTS)
+
+
+def paths(shared: bool) -> list[str]:
+    """Everything that this project and kubeadm write on any host; of a runtime that others use, nothing."""
+    programs = pieces.programs(plan.lock(), plan.GROUPS)
+    own = set(pieces.runtime_programs(plan.lock(), plan.GROUPS)) if shared else set()
+    check = [family.keepalived_check for family in families.load().values()]
+    servers = [bundle_server.registry(node, plan.settings().bundle_port) for node in plan.everybody().nodes]
+    trusted = [f"/etc/containers/certs.d/{server}" for server in servers]
+    return [
+        *(each for each in programs if each not in own), *TREES, *NODE, *BALANCER, *check, *SERVER,
+        *(() if shared else (*RUNTIME, *trusted)),
+    ]  # fmt: skip
+
+
+def _balancer() -> None:
+    """Keepalived first: the virtual IP moves to another host while HAProxy still answers."""
+    if host.get_fact(Traces, paths=(load_balancer.DROP_IN,)):
+        cleanup.stopped(name="Stop Keepalived", unit="keepalived.service")
+        cleanup.stopped(name="Stop HAProxy", unit="haproxy.service")
+
+
+def _firewalls() -> None:
+    active = host.get_fact(Firewall)["active"]
+    files = (*rules.EVERYWHERE, *rules.ON_NODES)
+    gone = cleanup.removed(name="Remove the cluster's rules of firewalld", paths=files)
+    if "firewalld" in active:
+        firewalls.loaded(name="Have firewalld filter without them", firewall="firewalld", after=[gone])
+    cut = cleanup.without_lines(
+        name="Take the cluster's block out of ufw's rules", path=UFW, begin=firewall.BEGIN, end=firewall.END
+    )
+    if "ufw" in active:
+        firewalls.loaded(name="Have ufw filter without it", firewall="ufw", after=[cut])
+
+
+def _packages(purge: bool) -> None:
+    """Those that serve the cluster alone; what any host may use besides, such as curl, is never removed."""
+    release = plan.release()
+    sets = plan.lock().package_sets[release]
+    names = sorted({*sets["runtime"], *({*sets["load_balancer"], *sets["mirror"]} & OF_ROLES)})
+    cleanup.packages(
+        name="Remove packages" if purge else "Release packages that are held",
+        names=names, release=release, format=plan.family().format, purge=purge,
+        masked=plan.family().unstarted,
+    )  # fmt: skip

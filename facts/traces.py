@@ -1,0 +1,100 @@
+"""What of a list of things is on a host."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TypedDict
+
+from pyinfra.api import FactBase
+
+# Interfaces that pods' networks of this project and kube-proxy make.
+INTERFACES = "cni0 flannel.* flannel-v6.* kube-ipvs0 nodelocaldns vxlan.calico vxlan-v6.calico cali*"
+# Lines of `iptables-save -c` that Kubernetes, its networks and CNI plugins have written: chains, what is in them, what
+# leads to them, and what Calico and older flannels write into chains of the kernel's.
+RULES = (
+    r"^:(KUBE|CNI|FLANNEL|POD|cali)-|-A (KUBE-|CNI-|FLANNEL-|POD-NETWORK|cali-)|"
+    r"-[jg] (KUBE-|CNI-|FLANNEL-|POD-NETWORK|cali-)|--comment \"(flanneld |cali:)"
+)
+# kube-proxy's own tables, in mode nftables.
+TABLES = "^table (ip|ip6|inet) kube-proxy"
+
+
+class Traces(FactBase[list[str]]):
+    """Those of these paths at which there is something; a directory that is mounted and empty is nothing."""
+
+    @staticmethod
+    def default() -> list[str]:
+        return []
+
+    def command(self, paths: tuple[str, ...]) -> str:
+        return (
+            f"for p in {shlex.join(paths)}; do "
+            'if test -e "$p" -o -L "$p"; then test -d "$p" && mountpoint -q "$p" && test -z "$(ls -A "$p")" || '
+            'echo "$p"; fi; done'
+        )
+
+    def process(self, output: list[str]) -> list[str]:
+        return [line.strip() for line in output]
+
+
+class RemainsState(TypedDict):
+    interfaces: list[str]
+    routes: list[str]
+    rules: dict[str, int]
+
+
+class Remains(FactBase[RemainsState]):
+    """What pods' network and kube-proxy have made in the kernel.
+
+    ::
+
+        {"interfaces": ["cni0"], "routes": ["10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink"],
+         "rules": {"iptables-nft": 41}}
+
+    `routes` are those into pods' subnets; `rules` counts lines by the program that has them, `nft` the tables of
+    kube-proxy. A packet filter that the kernel does not have at work is not asked, for that would load its modules.
+    """
+
+    @staticmethod
+    def default() -> RemainsState:
+        return RemainsState(interfaces=[], routes=[], rules={})
+
+    def command(self, subnets: tuple[str, ...]) -> str:
+        asked = "; ".join(f"ip -o route show root {subnet} | sed 's/^/route /'" for subnet in subnets)
+        count = f"n=$($t-save -c 2>/dev/null | grep -cE {shlex.quote(RULES)}); test $n -eq 0 || echo rules $t $n"
+        return (
+            f"(cd /sys/class/net && for i in {INTERFACES}; do test -e $i && echo link $i; done); {asked}; "
+            f"{{ for t in iptables ip6tables; do f=/proc/net/${{t%tables}}_tables_names; grep -qs . $f && "
+            f"echo $t-legacy; grep -qs nft_do_chain /proc/kallsyms && echo $t-nft; done; }} | while read -r t; do "
+            f"command -v $t-save >/dev/null || continue; {count}; done; "
+            "if grep -qs nft_do_chain /proc/kallsyms && command -v nft >/dev/null; then "
+            f"n=$(nft list tables 2>/dev/null | grep -cE {shlex.quote(TABLES)}); test $n -eq 0 || echo rules nft $n; "
+            "fi; true"
+        )
+
+    def process(self, output: list[str]) -> RemainsState:
+        found = self.default()
+        for line in output:
+            kind, _, rest = line.strip().partition(" ")
+            if kind == "link":
+                found["interfaces"].append(rest)
+            elif kind == "route":
+                found["routes"].append(rest)
+            elif kind == "rules":
+                program, _, number = rest.partition(" ")
+                found["rules"][program] = int(number)
+        return found
+
+
+class Others(FactBase[list[str]]):
+    """Namespaces of containerd that are not Kubernetes', such as "moby" of Docker; none where it does not answer."""
+
+    @staticmethod
+    def default() -> list[str]:
+        return []
+
+    def command(self) -> str:
+        return "timeout 20 ctr namespaces ls -q 2>/dev/null | grep -vx -e k8s.io -e default -e ''; true"
+
+    def process(self, output: list[str]) -> list[str]:
+        return [line.strip() for line in output]

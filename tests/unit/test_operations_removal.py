@@ -1,0 +1,256 @@
+"""Nodes taken out, hosts cleaned, pods ended: what is asked, and what is done about the answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from harness import Hosts, Machine, answer, recorded
+from pyinfra.api import OperationError
+
+from cluster.settings import load
+from cluster.topology import Node
+from facts.pods import NodePods
+from facts.running import Running
+from facts.traces import RULES, Others, Remains, Traces
+from operations import cleanup, power, removal
+
+Make = Callable[..., Hosts]
+CP1, CP3 = Node("cp1", IPv4Address("10.0.0.21")), Node("cp3", IPv4Address("10.0.0.23"))
+SETTINGS = load({"vip": "10.0.0.100", "load_balancing": "control-planes"})
+PODS = "get pods -A --field-selector"
+
+
+def node_pods(*pods: dict[str, Any], cordoned: bool = False) -> list[str]:
+    return ["w1 true" if cordoned else "w1 ", json.dumps({"items": pods}), json.dumps({"items": []})]
+
+
+POD = {
+    "metadata": {"namespace": "shop", "name": "web-1", "ownerReferences": [{"kind": "ReplicaSet"}]},
+    "status": {"phase": "Running"},
+}
+W1 = Node("w1", IPv4Address("10.0.0.31"))
+
+
+def drain(hosts: Make, answers: dict[str, Any], run: str = "execute", seconds: int = 1) -> tuple[Hosts, list[Any]]:
+    made = hosts({"cp1": answers})
+    return made, getattr(made, run)(removal.drain, seed=CP1, node=W1, seconds=seconds)
+
+
+def test_a_drain_is_announced_with_its_pods_and_its_time(hosts: Make) -> None:
+    made, (command,) = drain(hosts, {PODS: node_pods(POD)}, "plan", seconds=300)
+    assert made.said == ["Will evict 1 pods from w1, within 300 s"]
+    assert "--server=https://10.0.0.21:6443 drain w1 --ignore-daemonsets --delete-emptydir-data" in command.text
+
+
+def test_what_is_no_node_is_not_drained(hosts: Make) -> None:
+    made, commands = drain(hosts, {PODS: []})
+    assert commands == []
+    assert made.noops == ["w1 is no node of the cluster"]
+
+
+def test_a_drain_that_is_done_at_once_is_done(hosts: Make) -> None:
+    _, commands = drain(hosts, {"drain w1": ["node/w1 drained", "0"], PODS: node_pods(POD)})
+    assert len(commands) == 1
+
+
+@pytest.mark.parametrize(("cordoned", "words"), [(False, "It takes pods again"), (True, "It is cordoned, as it was")])
+def test_a_drain_out_of_time_names_pods_and_gives_the_node_back(hosts: Make, cordoned: bool, words: str) -> None:
+    answers = {"drain w1": ["error", "1"], "uncordon": [], PODS: node_pods(POD, cordoned=cordoned)}
+    with pytest.raises(OperationError, match=rf"not drained in 1 s.* Still there: shop/web-1\. {words}"):
+        drain(hosts, answers)
+
+
+def test_no_uncordon_of_a_node_that_somebody_had_cordoned(hosts: Make) -> None:
+    made = hosts({"cp1": {"drain w1": ["error", "1"], PODS: node_pods(POD, cordoned=True)}})
+    with pytest.raises(OperationError):
+        made.execute(removal.drain, seed=CP1, node=W1, seconds=1)
+    assert not [each for _, each in made.ran if "uncordon" in each.text]
+
+
+MEMBERS = "member list -w json"
+
+
+def test_a_member_is_removed_where_there_is_one(hosts: Make) -> None:
+    there = recorded("Members.cluster")
+    name = json.loads(there[1])["members"][0]["peerURLs"][0].split("//")[1].split(":")[0]
+    (command,) = hosts({"cp1": {MEMBERS: there}}).plan(removal.member, node=Node("x", IPv4Address(name)))
+    assert f'"https://{name}:2380"' in command.text
+    made = hosts({"cp1": {MEMBERS: there}})
+    assert made.plan(removal.member, node=Node("w9", IPv4Address("10.9.9.9"))) == []
+    assert made.noops == ["etcd has no member w9"]
+
+
+def test_no_member_is_removed_of_an_etcd_that_does_not_answer(hosts: Make) -> None:
+    with pytest.raises(OperationError, match=r"^cp1: etcd is unreachable here, so cp3 cannot be taken out of it"):
+        hosts({"cp1": {MEMBERS: ["unreachable"]}}).execute(removal.member, node=CP3)
+
+
+def test_pods_of_a_node_that_is_not_there_are_none_and_a_silent_api_is_no_answer(machine: Machine) -> None:
+    machine.program("kubectl", "exit 0")
+    assert machine.ask(NodePods, node="w1") is None
+    machine.program("sleep", "")
+    machine.program("kubectl", "exit 1")
+    assert machine.sh(NodePods().command(node="w1")).returncode == 1
+
+
+def test_a_cordoned_node_is_known(machine: Machine) -> None:
+    machine.program(
+        "kubectl", 'case "$*" in *"get node "*) printf "w1 true";; *) printf \'{"items":\\n []}\\n\';; esac'
+    )
+    assert machine.ask(NodePods, node="w1") == {"cordoned": True, "pods": [], "budgets": []}
+
+
+def test_traces_are_files_links_and_directories_but_for_empty_mounts(machine: Machine) -> None:
+    machine.program("mountpoint", 'case "$2" in *etcd) exit 0;; esac; exit 1')
+    machine.file("/etc/kubernetes/admin.conf")
+    machine.file("/var/lib/etcd/x").unlink()
+    machine.file("/opt/cni/x").unlink()
+    machine.path("/etc/link").symlink_to("/nowhere")
+    paths = ("/etc/kubernetes", "/var/lib/etcd", "/opt/cni", "/etc/link", "/etc/none")
+    found = [path.removeprefix(str(machine.root)) for path in machine.ask(Traces, paths=paths)]
+    assert found == ["/etc/kubernetes", "/opt/cni", "/etc/link"]
+
+
+def test_removed_takes_files_and_directories_and_says_what_stays(hosts: Make, machine: Machine) -> None:
+    (command,) = hosts({"h": {"for p in": ["/etc/a", "/etc/b"]}}).execute(
+        cleanup.removed, paths=["/etc/a", "/etc/b", "/etc/c"], parents=["/etc/d"]
+    )
+    for name in ("findmnt", "systemctl"):
+        machine.program(name, "")
+    machine.program("mountpoint", "exit 1")
+    machine.program("rmdir")
+    machine.file("/etc/a")
+    machine.file("/etc/b/deep/file")
+    machine.path("/etc/d").mkdir()
+    assert machine.sh(command.text).returncode == 0
+    assert sorted(path.name for path in machine.path("/etc").iterdir()) == []
+    machine.program("rm", "exit 1")
+    machine.file("/etc/a")
+    done = machine.sh(command.text)
+    assert done.returncode == 1
+    assert "/etc/a: not removed; is something mounted there or held open?" in done.stderr
+
+
+SAVED = """\
+*nat
+:PREROUTING ACCEPT [3:180]
+:KUBE-SERVICES - [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+:MINE - [0:0]
+[3:180] -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+[1:60] -A PREROUTING -p tcp -m tcp --dport 22 -j MINE
+[0:0] -A KUBE-SERVICES -d 10.96.0.1/32 -j RETURN
+[0:0] -A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG
+[0:0] -A MINE -m comment --comment "not KUBE-" -j ACCEPT
+COMMIT
+"""
+
+
+def test_rules_of_others_stay_with_their_counters(machine: Machine, hosts: Make) -> None:
+    machine.file("/saved", SAVED)
+    machine.program("iptables-nft-save", f"cat {machine.root}/saved")
+    machine.program("iptables-nft-restore", f"cat > {machine.root}/restored")
+    found = {"/sys/class/net": ["rules iptables-nft 6"]}
+    first, *_ = hosts({"h": found}).execute(cleanup.network, subnets=["10.244.0.0/16"])
+    assert machine.sh(first.text).returncode == 0
+    assert machine.path("/restored").read_text().splitlines() == [
+        "*nat",
+        ":PREROUTING ACCEPT [3:180]",
+        ":MINE - [0:0]",
+        "[1:60] -A PREROUTING -p tcp -m tcp --dport 22 -j MINE",
+        '[0:0] -A MINE -m comment --comment "not KUBE-" -j ACCEPT',
+        "COMMIT",
+    ]
+    assert "KUBE-" in RULES
+
+
+def test_remains_are_counted_by_program_and_a_filter_that_is_not_at_work_is_not_asked(machine: Machine) -> None:
+    machine.program("ip", "echo 10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink")
+    machine.program("iptables-nft-save", f"cat {machine.root}/saved")
+    machine.program("iptables-legacy-save", "exit 9")
+    machine.file("/saved", SAVED)
+    machine.file("/proc/kallsyms", "ffff t nft_do_chain [nf_tables]\n")
+    machine.path("/sys/class/net/cni0").mkdir(parents=True)
+    assert machine.ask(Remains, subnets=("10.244.0.0/16",)) == {
+        "interfaces": ["cni0"],
+        "routes": ["10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink"],
+        "rules": {"iptables-nft": 5},
+    }
+    machine.path("/proc/kallsyms").unlink()
+    assert machine.ask(Remains, subnets=("10.244.0.0/16",))["rules"] == {}
+
+
+def test_containers_of_others_are_known(machine: Machine) -> None:
+    machine.program("ctr", "printf 'default\\nk8s.io\\nmoby\\n'")
+    assert machine.ask(Others) == ["moby"]
+    machine.program("ctr", "exit 1")
+    assert machine.ask(Others) == []
+
+
+def test_a_block_is_cut_out_of_a_file_and_the_rest_stays(hosts: Make) -> None:
+    lines = "127.0.0.1 localhost\n# B\n10.0.0.1 cp1\n# E\n192.0.2.9 own\n"
+    shown = ["600 root root", base64.b64encode(lines.encode()).decode()]
+    (command,) = hosts({"h": {"base64 -w0": shown}}).execute(
+        cleanup.without_lines, path="/etc/hosts", begin="# B", end="# E"
+    )
+    assert command.stdin == "127.0.0.1 localhost\n192.0.2.9 own\n"
+    assert "chmod 600" in command.text
+
+
+PODS_HERE = {
+    "1": "kube-system/etcd-cp1",
+    "2": "kube-system/kube-apiserver-cp1",
+    "3": "kube-system/kube-scheduler-cp1",
+    "4": "shop/etcd-cp1",
+    "5": "kube-system/etcd-cp2",
+}
+
+
+@pytest.mark.parametrize(("which", "ids"), [("ordinary", ["4", "5"]), ("control plane", ["2", "3"]), ("etcd", ["1"])])
+def test_pods_are_chosen_by_what_they_are(which: power.Which, ids: list[str]) -> None:
+    assert power.chosen(PODS_HERE, which, "cp1") == ids
+
+
+def test_a_runtime_that_runs_and_does_not_answer_stops_the_run(hosts: Make) -> None:
+    answers = {"crictl pods": ["kubelet"], "systemctl show": ["LoadState=loaded", "ActiveState=active"]}
+    with pytest.raises(OperationError, match=r"^cp1: the container runtime does not answer"):
+        hosts({"cp1": answers}).execute(power.pods_stopped, node=CP1, which="etcd", runtime="containerd.service")
+
+
+def test_running_pods_are_those_whose_sandbox_is_ready() -> None:
+    found = [
+        {"id": "a", "state": "SANDBOX_READY", "metadata": {"namespace": "kube-system", "name": "etcd-cp1"}},
+        {"id": "b", "state": "SANDBOX_NOTREADY", "metadata": {"namespace": "x", "name": "y"}},
+    ]
+    assert answer(Running, ["kubelet", "pods", json.dumps({"items": found})]) == {
+        "kubelet": True,
+        "pods": {"a": "kube-system/etcd-cp1"},
+    }
+    assert answer(Running, []) == {"kubelet": False, "pods": None}
+
+
+def test_what_kubeadm_made_is_undone_where_there_is_anything(hosts: Make) -> None:
+    bare = {"pki/ca.crt": [], "crictl pods": ["pods", "{}"]}
+    assert hosts({"h": bare}).execute(cleanup.kubeadm, settings=SETTINGS) == []
+    half = {"pki/ca.crt": ["etcd"], "crictl pods": ["pods", "{}"]}
+    (command,) = hosts({"h": half}).execute(cleanup.kubeadm, settings=SETTINGS)
+    assert "kubeadm reset -f --kubeconfig /nonexistent --cri-socket unix:///run/containerd" in command.text
+
+
+def test_packages_are_released_and_removed_only_when_asked(hosts: Make) -> None:
+    installed = {"dpkg-query": ["containerd 1.6 hold installed", "nginx 1 install installed"]}
+    names = {"names": ["containerd", "nginx", "runc"], "release": "debian-12", "format": "deb"}
+    masked = {"nginx": "nginx.service"}
+    kept = hosts({"h": installed}).execute(cleanup.packages, **names, purge=False, masked=masked)
+    assert [each.text for each in kept] == ["apt-mark unhold containerd >/dev/null"]
+    gone = hosts({"h": installed}).execute(cleanup.packages, **names, purge=True, masked=masked)
+    assert [each.text for each in gone] == [
+        "apt-mark unhold containerd >/dev/null",
+        "dpkg --purge containerd nginx >/dev/null",
+        "systemctl unmask nginx.service",
+    ]
