@@ -15,6 +15,7 @@ from deploys import labels, plan, survey
 from deploys.addons import addons
 from deploys.control_plane import keep_kubeconfig
 from deploys.distribute import distribute
+from deploys.etcd_backup import etcd_backup
 from deploys.images import images
 from deploys.load_balancer import load_balancer
 from deploys.network import network
@@ -26,6 +27,10 @@ from operations import upgrade as operations
 from operations.change import any_changes
 
 
+# The check that finds nodes of an older version.
+BEHIND = "kubernetes-version"
+
+
 @deploy("Upgrade")
 def upgrade() -> None:
     plan.refuse(obstacles())
@@ -33,6 +38,8 @@ def upgrade() -> None:
     if me == topology.first_control_plane:
         operations.ready_for_it(name="Assert that the cluster is well", topology=topology)
     plan.barrier("preflight")
+    if any(each.check == BEHIND for each in survey.findings().findings):
+        etcd_backup()
     distribute()
     images()
     for each in host.loop((*topology.control_planes, *topology.workers)):
@@ -74,7 +81,7 @@ def obstacles() -> list[str]:
     return [
         each.line()
         for each in survey.findings().findings
-        if each.severity == "error" and not each.waived and each.check != "kubernetes-version"
+        if each.severity == "error" and not each.waived and each.check != BEHIND
     ]
 
 

@@ -49,9 +49,12 @@ def versions(site: Site) -> dict[str, set[str]]:
         return {
             name: {
                 state["nodes"][name]["running"],
-                *(image.rpartition(":")[2] for image in state["nodes"][name].get("static_pods", {}).values()),
+                *(
+                    image.rpartition(":")[2]
+                    for pod, image in state["nodes"][name].get("static_pods", {}).items()
+                    if pod != "etcd"
+                ),
             }
-            - {"1"}
             for name in NODES
         }
 
