@@ -26,7 +26,6 @@ from deploys.verify import verify
 from operations import upgrade as operations
 from operations.change import any_changes
 
-
 # The check that finds nodes of an older version.
 BEHIND = "kubernetes-version"
 
