@@ -6,6 +6,7 @@ https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-certs/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
@@ -209,15 +210,22 @@ def work(state: State, within: int, wanted_names: frozenset[str]) -> Work:
             anew.append(kind)
         elif days(file["pem"], state["now"]) < within or not file["paired"]:
             renewed.append(kind)
-    old = {
-        kind.program
-        for kind in KINDS
-        if kind.program and kind.path in files and use(state, kind.path) in ("no", "silent")
-    }
+    old = {kind.program for kind in KINDS if kind.program and kind.path in files and _stale(state, kind.path)}
     old |= {
         program for port, program in UNFILED.items() if port in state["ports"] and _unfiled_ends(state, port, within)
     }
     return Work(tuple(anew), tuple(renewed), tuple(program for program in PROGRAMS if program in old))
+
+
+def _stale(state: State, path: str) -> bool:
+    """Whether the program of a certificate is to be restarted: it has another, or may have read this one only in part.
+
+    kube-apiserver and etcd read some of theirs again by themselves. kubeadm's documentation asks for a restart all the
+    same, and what is announced must not depend on who is quicker.
+    """
+    kind = BY_PATH[path]
+    older = kind.program is not None and state["started"].get(kind.program, 0) < state["files"][path]["changed"]
+    return older or use(state, path) in ("no", "silent")
 
 
 def _unfiled_ends(state: State, port: str, within: int) -> bool:
@@ -273,10 +281,12 @@ def _days(pem: str | None, now: int) -> int | None:
 
 
 def _signer(pem: str | None) -> str:
+    """The name of the CA. One that a program makes for a single certificate, `NAME-ca@TIME`, is the program itself."""
     found = _loaded(pem)
     if found is None:
         return "?"
-    return "itself" if found.issuer == found.subject else _name(found.issuer)
+    own = found.issuer == found.subject or re.fullmatch(r".*-ca@\d+", _name(found.issuer))
+    return "itself" if own else _name(found.issuer)
 
 
 def table(found: Sequence[Row]) -> list[str]:
@@ -344,7 +354,14 @@ def judge(
 
 
 def _end(left: int) -> str:
-    return f"ended {-left} days ago" if left < 0 else f"ends in {left} days"
+    """Whole days left, in words; of one that has ended some hours ago -1 are left."""
+    if left < 0:
+        return f"has ended, {_days_of(-left - 1)} ago" if left < -1 else "has ended, less than a day ago"
+    return f"ends in {_days_of(left)}" if left else "ends in less than a day"
+
+
+def _days_of(count: int) -> str:
+    return f"{count} day{'' if count == 1 else 's'}"
 
 
 def _unused(state: State, path: str, bundle_port: str) -> str:

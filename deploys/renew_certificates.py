@@ -38,7 +38,7 @@ def renew_certificates() -> None:
             )  # fmt: skip
         plan.barrier(f"certificates of {each.name}")
     if renewal.together and me in topology.control_planes and question:
-        certificates.prove(name=f"See that {me.name} serves its certificates", node=me, question=question)
+        certificates.prove(name="See that every control plane serves its certificates", node=me, question=question)
     plan.barrier("certificates of control planes")
     if question:
         certificates.kubelet(name="Renew the kubelet's own certificate", question=question, within=renewal.within)

@@ -48,7 +48,7 @@ def test_certificates_are_checked_and_renewed_where_they_end_and_a_killed_renewa
     ending = {path: on_disk(NODE, path) for path in ("apiserver.crt", "etcd/peer.crt")}
     bad = pyinfra("certificates", "-y")
     assert bad.returncode == 1
-    assert f"{NODE}: /etc/kubernetes/pki/etcd/peer.crt: ends in 1 days." in bad.stdout
+    assert f"{NODE}: /etc/kubernetes/pki/etcd/peer.crt: ends in 1 day." in bad.stdout
     words = "kube-scheduler runs since before this was written. deploys/renew_certificates.py restarts"
     assert f"{NODE}: /etc/kubernetes/scheduler.conf: {words}" in bad.stdout
 

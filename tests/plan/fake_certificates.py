@@ -70,7 +70,7 @@ def known(node: Node) -> dict[str, dict]:
         if BUNDLE_SERVER in node.files:
             files[BUNDLE_SERVER] = made("lb", "lb", 3650, at)
         if role(node):
-            files[KUBELET] = made(node.name, f"{node.name}-ca", 365, at)
+            files[KUBELET] = made(node.name, f"{node.name}-ca@{NOW}", 365, at)
             files[KUBELET_CLIENT] = made(f"system:node:{node.name}", "kubernetes", 365, at)
         if role(node) == "control-plane":
             names = api_names(node, node.world.cluster["configuration"])
@@ -178,7 +178,7 @@ def _(node: Node) -> None:
 @command(r"install -d .* mv /var/lib/kubelet/pki/kubelet\.crt .* systemctl restart kubelet\.service .*")
 def _(node: Node) -> None:
     own = known(node)
-    own["files"][KUBELET] = {"pem": made(node.name, f"{node.name}-ca", 365, now(node)), "changed": now(node)}
+    own["files"][KUBELET] = {"pem": made(node.name, f"{node.name}-ca@{NOW}", 365, now(node)), "changed": now(node)}
     own["ports"]["10250"] = own["files"][KUBELET]["pem"]
 
 

@@ -94,7 +94,7 @@ def test_a_check_asks_each_host_once_and_shows_every_certificate_and_changes_not
     head, row = r"HOST +CERTIFICATE +SIGNER +DAYS LEFT +IN USE", rf"cp1 +{API_SERVER} +kubernetes +36\d +yes"
     assert len(re.findall(head, run.words)) == len(re.findall(row, run.words)) == 1
     assert re.search(r"cp2 +port 6443 loopback +itself +36\d +yes", run.words)
-    assert re.search(rf"w3 +{KUBELET} +w3-ca +36\d +yes", run.words)
+    assert re.search(rf"w3 +{KUBELET} +itself +36\d +yes", run.words)
     assert re.search(r"lb1 +/etc/bundle-server/server.crt +itself +36\d\d +yes", run.words)
     assert " on 8 hosts: no errors, no warnings" in run.words
     asked = [each for each in run.log if "echo containers" in each["command"]]
@@ -106,7 +106,7 @@ def test_a_check_asks_each_host_once_and_shows_every_certificate_and_changes_not
     [
         (20.5, 0, f"Warning: cp3: {PEER}: ends in 20 days. deploys/renew_certificates.py renews it."),
         (5.5, 1, f"  - cp3: {PEER}: ends in 5 days. deploys/renew_certificates.py renews it."),
-        (-2.5, 1, f"  - cp3: {PEER}: ended 3 days ago."),
+        (-2.5, 1, f"  - cp3: {PEER}: has ended, 2 days ago."),
     ],
 )
 def test_a_certificate_that_ends_is_a_warning_then_an_error(site: Site, days: float, code: int, words: str) -> None:

@@ -66,7 +66,7 @@ def healthy() -> State:
     files: dict[str, Any] = {kind.path: {"changed": NOW - 100, "pem": pem(), "paired": True} for kind in KINDS}
     files[API_SERVER]["pem"] = pem(names=NAMES)
     files[CA] = {"changed": NOW - 100, "pem": pem(3650, own="kubernetes"), "paired": True}
-    files[KUBELET] = {"changed": NOW - 100, "pem": pem(signer="cp1-ca"), "paired": True}
+    files[KUBELET] = {"changed": NOW - 100, "pem": pem(signer="cp1-ca@1795615593"), "paired": True}
     ports = {kind.port: files[kind.path]["pem"] for kind in KINDS if kind.port}
     ports |= {"10250": files[KUBELET]["pem"], **{port: pem() for port in UNFILED}}
     return State(now=NOW, files=files, ports=ports, started=dict.fromkeys(PROGRAMS, NOW - 50))
@@ -100,15 +100,28 @@ def test_a_table_has_every_certificate_and_its_signer() -> None:
     assert lines[0].split() == ["HOST", "CERTIFICATE", "SIGNER", "DAYS", "LEFT", "IN", "USE"]
     assert [line.split() for line in lines if API_SERVER in line] == [["cp1", API_SERVER, "kubernetes", "365", "yes"]]
     assert [line.split() for line in lines if line.split()[1] == CA] == [["cp1", CA, "itself", "3650", "-"]]
+    assert [line.split() for line in lines if KUBELET in line] == [["cp1", KUBELET, "itself", "365", "yes"]]
     assert [line.split()[1:3] for line in lines[-3:]] == [["port", "6443"], ["port", "10257"], ["port", "10259"]]
     assert len(lines) == 1 + len(state["files"]) + len(UNFILED)
 
 
-@pytest.mark.parametrize(("days", "level"), [(30, None), (29, "warning"), (7, "warning"), (6, "error"), (-3, "error")])
-def test_an_end_is_a_warning_then_an_error(days: int, level: str | None) -> None:
+@pytest.mark.parametrize(
+    ("days", "level", "when"),
+    [
+        (30, None, ""),
+        (29, "warning", "ends in 29 days"),
+        (7, "warning", "ends in 7 days"),
+        (6, "error", "ends in 6 days"),
+        (1, "error", "ends in 1 day"),
+        (0, "error", "ends in less than a day"),
+        (-1, "error", "has ended, less than a day ago"),
+        (-2, "error", "has ended, 1 day ago"),
+        (-3, "error", "has ended, 2 days ago"),
+    ],
+)
+def test_an_end_is_a_warning_then_an_error(days: int, level: str | None, when: str) -> None:
     state = healthy()
     end(state, ADMIN, days)
-    when = f"ends in {days} days" if days >= 0 else "ended 3 days ago"
     line = f"cp1: {ADMIN}: {when}. deploys/renew_certificates.py renews it."
     assert (errors(state), warnings(state)) == (
         (line,) if level == "error" else (),
@@ -152,6 +165,13 @@ def test_a_program_older_than_its_file_has_the_one_before(after: int, stale: tup
     state["files"][SCHEDULER]["changed"] = state["started"]["kube-scheduler"] + after
     assert work(state, 30, NAMES) == Work(stale=stale)
     assert bool(errors(state)) is bool(stale)
+
+
+def test_a_program_that_has_read_a_renewed_file_by_itself_is_well_and_restarted_all_the_same() -> None:
+    state = healthy()
+    state["files"][API_SERVER]["changed"] = state["started"]["kube-apiserver"] + 1
+    assert errors(state) == ()
+    assert work(state, 30, NAMES) == Work(stale=("kube-apiserver",))
 
 
 def test_what_does_not_answer_is_an_error_that_says_where_to_look() -> None:
