@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Generator, Mapping
 
 import gevent
-from pyinfra import host, inventory, logger
+from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.configuration import PATCHES
@@ -23,20 +23,11 @@ from facts.etcd import Members
 from facts.upgrade import MARK, Nodes, NodeVersions
 from operations import remote
 from operations.bundle import install, other_programs
+from operations.drain import evict
 from operations.kubeadm import KUBECTL, bootstrap_token, certificate_key, find_seed, own_api, ready, with_config
 from operations.verify import etcd_unhealthy
 
 KUBEADM = "/usr/bin/kubeadm"
-
-
-def drain(name: str, seconds: int) -> str:
-    """Shell that empties a node of pods, or gives it back as it was and says which pods stay, and why."""
-    node = shlex.quote(name)
-    return (
-        f"said=$({KUBECTL} drain {node} --ignore-daemonsets --delete-emptydir-data --timeout={seconds}s 2>&1) || "
-        f"{{ {KUBECTL} uncordon {node} >/dev/null; {KUBECTL} annotate node {node} {MARK}- >/dev/null; "
-        "echo \"$said\" | grep -v '^evicting\\|^WARNING\\|^Warning' | sort -u | tail -n 20 >&2; exit 1; }"
-    )
 
 
 def wait_for(name: str, version: str, seconds: int = 300) -> str:
@@ -141,8 +132,11 @@ def node(
         yield StringCommand(command(settings, first, patches))
         yield StringCommand(ready(own_api(node)))
     if host.state.is_executing:
-        logger.info("%sdraining, for %s s at most", host.print_prefix, settings.drain_timeout)
-        remote.on(seed.name, drain(node.name, settings.drain_timeout), why=f"draining {node.name}")
+        try:
+            evict(seed, node, settings.drain_timeout, mark == "cordoned", "its kubelet was not upgraded")
+        except OperationError:
+            remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")
+            raise
     if not is_control_plane:
         yield StringCommand(command(settings, first, patches))
     for dest, file in differing.items():

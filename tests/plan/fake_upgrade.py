@@ -28,7 +28,7 @@ def _(node: Node) -> str:
     rows = []
     for name in cluster["nodes"]:
         other = node.world.nodes[name]
-        schedulable = "cordoned" if name in cluster.get("cordoned", []) else "schedulable"
+        schedulable = "cordoned" if name in cluster["cordoned"] else "schedulable"
         mark = cluster.get("marks", {}).get(name, "")
         rows.append(f"{name} {other.state['running']} {other.readiness()['status']} {schedulable} {mark}")
     return "\n".join(rows)
@@ -43,13 +43,6 @@ def _(node: Node) -> str:
 def _(node: Node, name: str, mark: str) -> None:
     node.api()
     node.world.cluster.setdefault("marks", {})[name] = mark
-
-
-@command(like(upgrade.drain("ANY_name", 300)))
-def _(node: Node, name: str) -> None:
-    node.api()
-    cluster = node.world.cluster
-    cluster["cordoned"] = sorted({*cluster.get("cordoned", []), name})
 
 
 @command(like(upgrade.wait_for("ANY_name", "ANY_version")), "read")
@@ -68,7 +61,8 @@ def unmark(node: Node, name: str) -> None:
 @command(like(upgrade.give_back("ANY_name", "schedulable")))
 def _(node: Node, name: str) -> None:
     unmark(node, name)
-    node.world.cluster["cordoned"].remove(name)
+    cluster = node.world.cluster
+    cluster["cordoned"] = [each for each in cluster["cordoned"] if each != name]
 
 
 @command(kubeadm("init phase upload-config all"))
@@ -104,6 +98,6 @@ def _(node: Node) -> None:
 
 @command(r"systemctl daemon-reload && timeout 90 systemctl restart kubelet.service")
 def _(node: Node) -> None:
-    if node.name not in node.world.cluster.get("cordoned", []):
+    if node.name not in node.world.cluster["cordoned"]:
         raise Refused("its pods have not left it")
     node.start_kubelet()

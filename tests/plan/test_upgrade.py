@@ -137,6 +137,31 @@ def test_it_stops_where_it_fails_and_goes_on_from_there(site: Site, host: str, c
         assert state["cluster"]["cordoned"] == []
 
 
+def test_pods_that_may_not_leave_stop_it_and_their_node_is_given_back(site: Site) -> None:
+    labels = {"app": "web"}
+    pod = {
+        "metadata": {
+            "namespace": "shop", "name": "web-1", "labels": labels,
+            "ownerReferences": [{"kind": "ReplicaSet", "controller": True}],
+        },
+        "spec": {"nodeName": "w1"}, "status": {"phase": "Running"},
+    }  # fmt: skip
+    budget = {
+        "metadata": {"namespace": "shop", "name": "web"}, "spec": {"selector": {"matchLabels": labels}},
+        "status": {"disruptionsAllowed": 1, "desiredHealthy": 1, "expectedPods": 2, "currentHealthy": 2},
+    }  # fmt: skip
+    with site.state() as state:
+        state["cluster"] |= {
+            "pods": [pod],
+            "budgets": [budget | {"status": budget["status"] | {"disruptionsAllowed": 0}}],
+        }
+    run = site.run("-y", "--data", "drain_timeout=1", layer="upgrade")
+    assert run.code == 1
+    assert "not drained in 1 s, so its kubelet was not upgraded. Still there:" in run.words
+    with site.state() as state:
+        assert (state["cluster"]["marks"], state["cluster"]["cordoned"]) == ({}, [])
+
+
 def test_a_node_that_was_cordoned_before_stays_so(site: Site) -> None:
     with site.state() as state:
         state["cluster"]["cordoned"] = ["w1"]
