@@ -57,7 +57,8 @@ def cut_lock(bundle: Path) -> None:
 
 
 def flip_bit(bundle: Path) -> None:
-    (bundle / "bin" / "kubelet").write_text("bin/kubelEt")
+    kubelet = bundle / "bin" / "kubelet"
+    kubelet.write_text(kubelet.read_text().replace("kubelet", "kubelEt"))
 
 
 def lose_piece(bundle: Path) -> None:
