@@ -42,7 +42,10 @@ class Backups(FactBase[BackupState]):
         complete = f"ls -1d {NODE_DIRECTORY}/*/{MANIFEST} 2>/dev/null"
         return (
             "show() { systemctl show --timestamp=unix \"$@\" 2>/dev/null | sed 's/^/'\"$1\"' /'; }; "
-            f"show {TIMER} -p LoadState,ActiveState,NextElapseUSecRealtime; "
+            f"show {TIMER} -p LoadState,ActiveState; "
+            # systemd 252 has this moment in words only.
+            f"n=$(systemctl show {TIMER} -p NextElapseUSecRealtime --value 2>/dev/null); "
+            'test -n "$n" && echo next $(date -d "$n" +%s); '
             f"show {SERVICE} -p LoadState,ActiveState,Result,ExecMainExitTimestamp; "
             f"systemctl is-failed -q {SERVICE} 2>/dev/null && "
             f"journalctl -u {SERVICE} -n 4 -o cat --no-pager 2>/dev/null | sed 's/^/said /'; "
@@ -61,6 +64,8 @@ class Backups(FactBase[BackupState]):
                 shown[kind][name] = value
             elif kind == "said":
                 said.append(rest)
+            elif kind == "next":
+                found["next"] = int(rest)
             elif kind == "kept":
                 found["kept"] = int(rest)
             elif kind == "newest":
@@ -68,7 +73,6 @@ class Backups(FactBase[BackupState]):
         timer, service = shown[TIMER], shown[SERVICE]
         if timer.get("LoadState") == "loaded":
             found["timer"] = "active" if timer.get("ActiveState") == "active" else "inactive"
-            found["next"] = _seconds(timer.get("NextElapseUSecRealtime", ""))
         found["ended"] = _seconds(service.get("ExecMainExitTimestamp", ""))
         if service.get("ActiveState") in ("activating", "active"):
             found["result"] = "running"

@@ -35,6 +35,8 @@ def test_timer_waits_on_every_control_plane_and_its_unit_makes_a_backup() -> Non
         ]  # fmt: skip
         ssh(node, "systemctl start etcd-backup.service")
         (name,) = ssh(node, "ls /var/backups/kubernetes").split()
+        files = ssh(node, f"ls -A /var/backups/kubernetes/{name}").split()
+        assert files == ["kubeadm-config.yaml", "manifest.json", "pki.tar", "snapshot.db"]
         manifest = json.loads(ssh(node, f"cat /var/backups/kubernetes/{name}/manifest.json"))
         assert (manifest["member"], manifest["cluster_name"]) == (node, "lab")
 

@@ -174,7 +174,8 @@ def test_encrypted_backup_is_opened_by_its_key_and_by_no_other(control_plane: Ma
 
 SYSTEMCTL = """
 case "$*" in
-*etcd-backup.timer*) printf 'LoadState=loaded\\nActiveState=active\\nNextElapseUSecRealtime=@1795572000\\n';;
+*NextElapse*) echo 'Wed 2026-11-25 02:00:00 UTC';;
+*etcd-backup.timer*) printf 'LoadState=loaded\\nActiveState=active\\n';;
 is-failed*) exit FAILED;;
 *) printf 'LoadState=loaded\\nActiveState=STATE\\nResult=RESULT\\nExecMainExitTimestamp=ENDED\\n';;
 esac

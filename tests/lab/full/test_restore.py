@@ -73,14 +73,16 @@ def test_quorum_that_is_lost_is_restored_with_every_key_though_the_run_is_killed
     api: Api, backup: Path, watcher: Watcher
 ) -> None:
     def destroy(node: str) -> None:
-        ssh(node, "rm -rf /var/lib/etcd/member; crictl stop -t 0 $(crictl ps -q --name '^etcd$')")
+        # With an empty directory the one that joined last would join again as the member that it was.
+        ssh(node, "rm -rf /var/lib/etcd/member; echo broken > /var/lib/etcd/member")
+        ssh(node, "crictl stop -t 0 $(crictl ps -q --name '^etcd$')")
 
     everywhere(destroy, CONTROL_PLANES[1:])
     with pytest.raises(OSError):
         api.ask("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "nobody-takes-this"}})
     said = ("--data", f"backup={backup}")
     planned = changes(deployed("etcd_restore", "--dry", *said))
-    killed_when("etcd_restore", "cp2", "ls -d /var/lib/etcd/before-*", flags=said)
+    killed_when("etcd_restore", "cp2", "test -e /etc/kubernetes/manifests.restore/etcd.yaml", flags=said)
     assert "gone on with" in deployed("etcd_restore", "-y", *said)
     assert planned["etcd restore | Set the old data aside"] == 3
     assert api.written() == {name: name for name in KEYS}
