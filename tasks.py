@@ -58,6 +58,8 @@ def bootstrap() -> None:
     stamp = VENV / "requirements.sha256"
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
+        if VENV.is_symlink():
+            fail(f"{VENV} is a link, and what it leads to is another's to change. Refresh it there, or remove the link")
         if shutil.which("apt-get"):
             ensure_packages(("python3-venv", "ca-certificates"))
         say(f"Installing {LOCK.name} into {VENV.name} (pinned, by hash)")
