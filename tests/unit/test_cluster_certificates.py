@@ -157,6 +157,7 @@ def test_a_port_that_serves_another_is_an_error_and_its_program_is_restarted() -
     )
     assert errors(state) == (f"cp1: {PEER}: {words}",)
     assert work(state, 30, NAMES) == Work(stale=("etcd",))
+    assert work(state, 30, NAMES).restarts == ("etcd",)
 
 
 @pytest.mark.parametrize(("after", "stale"), [(0, ()), (1, ("kube-scheduler",))])
@@ -204,6 +205,18 @@ def test_names_that_differ_are_a_warning_and_the_certificate_is_made_anew() -> N
     )
     todo = work(state, 30, wanted)
     assert ([kind.path for kind in todo.anew], todo.renewed, todo.restarts) == ([API_SERVER], (), ("kube-apiserver",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (NAMES | {"api.example.org"}, "lacks api.example.org."),
+        (NAMES - {"10.0.0.21"}, "has 10.0.0.21, which the settings do not ask for."),
+    ],
+)
+def test_a_name_too_few_and_a_name_too_many_are_told_apart(wanted: frozenset[str], words: str) -> None:
+    remedy = "deploys/renew_certificates.py makes it anew."
+    assert judge("cp1", healthy(), 30, 7, wanted).warnings == (f"cp1: {API_SERVER} {words} {remedy}",)
 
 
 def test_what_a_killed_kubeadm_leaves_is_found_and_repaired() -> None:
