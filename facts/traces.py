@@ -8,7 +8,7 @@ from typing import TypedDict
 from pyinfra.api import FactBase
 
 # Interfaces that pods' networks of this project and kube-proxy make.
-INTERFACES = "cni0 flannel.* flannel-v6.* kube-ipvs0 nodelocaldns vxlan.calico vxlan-v6.calico cali*"
+INTERFACES = r"cni0|flannel(-v6)?\..*|kube-ipvs0|nodelocaldns|vxlan(-v6)?\.calico|cali.*"
 # Lines of `iptables-save -c` that Kubernetes, its networks and CNI plugins have written: chains, what is in them, what
 # leads to them, and what Calico and older flannels write into chains of the kernel's.
 RULES = (
@@ -63,7 +63,9 @@ class Remains(FactBase[RemainsState]):
         asked = "; ".join(f"ip -o route show root {subnet} | sed 's/^/route /'" for subnet in subnets)
         count = f"n=$($t-save -c 2>/dev/null | grep -cE {shlex.quote(RULES)}); test $n -eq 0 || echo rules $t $n"
         return (
-            f"(cd /sys/class/net && for i in {INTERFACES}; do test -e $i && echo link $i; done); {asked}; "
+            # Not from /sys/class/net, which may be that of another network namespace.
+            f"ip -o link show | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/' | grep -xE {shlex.quote(INTERFACES)} "
+            f"| sed 's/^/link /'; {asked}; "
             f"{{ for t in iptables ip6tables; do f=/proc/net/${{t%tables}}_tables_names; grep -qs . $f && "
             f"echo $t-legacy; grep -qs nft_do_chain /proc/kallsyms && echo $t-nft; done; }} | while read -r t; do "
             f"command -v $t-save >/dev/null || continue; {count}; done; "

@@ -83,7 +83,7 @@ def network(subnets: Sequence[str]) -> Generator[StringCommand, None, None]:
     if "kube-ipvs0" in found["interfaces"]:
         yield StringCommand("! command -v ipvsadm >/dev/null || ipvsadm --clear")
     for name in found["interfaces"]:
-        yield StringCommand(f"! test -e /sys/class/net/{name} || ip link delete {shlex.quote(name)}")
+        yield StringCommand(f"! ip link show {shlex.quote(name)} >/dev/null 2>&1 || ip link delete {shlex.quote(name)}")
     for subnet in subnets:
         yield StringCommand(f"ip route flush root {subnet}")
 

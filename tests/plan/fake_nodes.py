@@ -1651,7 +1651,7 @@ def _(node: Node, program: str) -> None:
     pass
 
 
-@command(r"! test -e /sys/class/net/(?P<name>\S+) \|\| ip link delete (?P=name)")
+@command(r"! ip link show (?P<name>\S+) >/dev/null 2>&1 \|\| ip link delete (?P=name)")
 def _(node: Node, name: str) -> None:
     node.state["links"].remove(name)
 

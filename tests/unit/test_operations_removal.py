@@ -155,7 +155,7 @@ def test_rules_of_others_stay_with_their_counters(machine: Machine, hosts: Make)
     machine.file("/saved", SAVED)
     machine.program("iptables-nft-save", f"cat {machine.root}/saved")
     machine.program("iptables-nft-restore", f"cat > {machine.root}/restored")
-    found = {"/sys/class/net": ["rules iptables-nft 6"]}
+    found = {"ip -o link show": ["rules iptables-nft 6"]}
     first, *_ = hosts({"h": found}).execute(cleanup.network, subnets=["10.244.0.0/16"])
     assert machine.sh(first.text).returncode == 0
     assert machine.path("/restored").read_text().splitlines() == [
@@ -170,12 +170,15 @@ def test_rules_of_others_stay_with_their_counters(machine: Machine, hosts: Make)
 
 
 def test_remains_are_counted_by_program_and_a_filter_that_is_not_at_work_is_not_asked(machine: Machine) -> None:
-    machine.program("ip", "echo 10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink")
+    machine.program(
+        "ip",
+        'case "$*" in "-o link show") printf "2: eth0@if3: <UP>\\n5: cni0: <UP>\\n";; '
+        '*) echo 10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink;; esac',
+    )
     machine.program("iptables-nft-save", f"cat {machine.root}/saved")
     machine.program("iptables-legacy-save", "exit 9")
     machine.file("/saved", SAVED)
     machine.file("/proc/kallsyms", "ffff t nft_do_chain [nf_tables]\n")
-    machine.path("/sys/class/net/cni0").mkdir(parents=True)
     assert machine.ask(Remains, subnets=("10.244.0.0/16",)) == {
         "interfaces": ["cni0"],
         "routes": ["10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink"],
