@@ -173,7 +173,7 @@ def test_remains_are_counted_by_program_and_a_filter_that_is_not_at_work_is_not_
     machine.program(
         "ip",
         'case "$*" in "-o link show") printf "2: eth0@if3: <UP>\\n5: cni0: <UP>\\n";; '
-        '*) echo 10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink;; esac',
+        "*) echo 10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink;; esac",
     )
     machine.program("iptables-nft-save", f"cat {machine.root}/saved")
     machine.program("iptables-legacy-save", "exit 9")
