@@ -24,7 +24,8 @@ CONTAINERD = "/var/lib/containerd"
 # Directories that hold nothing but what kubeadm, the kubelet, etcd and pods' network write, and pieces of the bundle.
 TREES = (
     "/etc/kubernetes", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/cni", "/var/log/pods", "/var/log/containers",
-    "/usr/libexec/kubernetes", "/run/flannel", "/var/lib/calico", "/run/calico", "/var/log/calico", STATE,
+    "/usr/libexec/kubernetes", "/run/flannel", "/var/lib/calico", "/run/calico", "/var/log/calico", "/root/.kube/cache",
+    STATE,
 )  # fmt: skip
 NODE = (
     "/etc/modules-load.d/kubernetes.conf", "/etc/sysctl.d/90-kubernetes.conf", "/etc/crictl.yaml",
@@ -43,7 +44,8 @@ OF_ROLES = {"haproxy", "keepalived", "nginx"}
 PARENTS = (
     "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", f"{REGISTRIES}/_default", REGISTRIES,
     containerd.DROP_INS, "/etc/containerd", "/etc/nerdctl", crio.DROP_INS, "/etc/crio", f"{packages.UNIT}.d",
-    "/etc/systemd/system/haproxy.service.d", "/etc/haproxy", "/etc/keepalived",
+    "/etc/systemd/system/haproxy.service.d", "/etc/haproxy", "/etc/keepalived", "/opt/containerd/bin",
+    "/opt/containerd/lib", "/opt/containerd", "/root/.kube",
 )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ GONE = ("--exclude", "cp3", "--data", "remove=cp3", "--data", "gone=true")
 # What is left of packages and of what hosts do by themselves: the packages' own, caches, logs and users.
 LEFT = re.compile(
     r"/(var/(log|cache|tmp|lib/(dpkg|apt|systemd|ucf|pam|polkit-1|NetworkManager|dbus|private))|tmp|root|home|usr/share|"
-    r"usr/lib/(python3|locale|udev)|var/mail|etc/(alternatives|ssl/certs|rc\d\.d|systemd/system/[\w.-]+\.wants|"
+    r"usr/lib/(python3|locale|udev|modules)|usr/sbin/(ip6?|arp|eb)tables|etc/nginx|run|var/lib/dbus|"
+    r"var/mail|etc/(alternatives|ssl/certs|rc\d\.d|systemd/system/[\w.-]+\.wants|"
     r"(passwd|group|shadow|gshadow|subuid|subgid)-?$|ld\.so\.cache|\.pwd\.lock|mailcap|nsswitch))"
 )
 FILES = (
@@ -31,7 +32,7 @@ OWNED = "cat /var/lib/dpkg/info/*.list | sort -u"
 
 def before_and_after(node: str) -> dict[str, set[str]]:
     """What a node is, by its own tools and from outside."""
-    owned = set(ssh(node, OWNED).splitlines())
+    owned = {each for line in ssh(node, OWNED).splitlines() for each in (line, f"/usr{line}")}  # /bin is /usr/bin
     files = {line for line in ssh(node, FILES).splitlines() if not LEFT.match(line.split(" ", 4)[4])}
     units = ssh(node, "systemctl list-unit-files --no-legend --state=enabled,masked; systemctl list-units --no-legend "
                 "--plain --type=service --state=active")  # fmt: skip
@@ -44,7 +45,7 @@ def before_and_after(node: str) -> dict[str, set[str]]:
         "routes": set(ssh(node, "ip route").splitlines()),
         "rules": {line for line in rules if "policy" not in line},
         "hosts": set(ssh(node, "cat /etc/hosts /etc/fstab").splitlines()),
-        "run": set(ssh(node, "ls /run").split()),
+        "run": set(ssh(node, "ls /run | grep -E 'containerd|crio|flannel|calico|kube'; true").split()),
         "held": set(ssh(node, "apt-mark showhold").split()),
     }
 
