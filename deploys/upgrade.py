@@ -5,12 +5,12 @@ meanwhile. It stops at the first failure; run again, it goes on where the nodes 
 Undo: none. Restore a snapshot of etcd under the old version.
 """
 
-from pyinfra import host
+from pyinfra import host, inventory
 from pyinfra.api import deploy
 from pyinfra.api.operation import OperationMeta
 
 from cluster.topology import Node
-from cluster.upgrade import static_pods
+from cluster.upgrade import stale, static_pods
 from deploys import labels, plan, survey
 from deploys.addons import addons
 from deploys.control_plane import keep_kubeconfig
@@ -23,6 +23,8 @@ from deploys.node import node
 from deploys.packages import programs, service_of_kubelet
 from deploys.runtime import runtime
 from deploys.verify import verify
+from facts.upgrade import NodeVersions
+from operations import remote
 from operations import upgrade as operations
 from operations.change import any_changes
 
@@ -37,7 +39,9 @@ def upgrade() -> None:
     if me == topology.first_control_plane:
         operations.ready_for_it(name="Assert that the cluster is well", topology=topology)
     plan.barrier("preflight")
-    if any(each.check == BEHIND for each in survey.findings().findings):
+    # With workers alone in the run, the upgrade of the control planes has made it.
+    behind = any(each.check == BEHIND for each in survey.findings().findings)
+    if behind and plan.in_run(topology.control_planes):
         etcd_backup()
     distribute()
     images()
@@ -76,7 +80,28 @@ def one(me: Node) -> OperationMeta:
 
 
 def obstacles() -> list[str]:
-    """What preflight found, but for the versions that this is to change."""
+    """What preflight found, but for the versions that this is to change, and what `--limit` would leave behind."""
+    return [*_left_behind(), *_found()]
+
+
+def _left_behind() -> list[str]:
+    """Control planes beyond this run that are not upgraded yet: no kubelet may be newer than an API server."""
+    planes = plan.topology().control_planes
+    left = [each for each in planes if each not in plan.in_run(planes)]
+    done = [
+        each
+        for each in remote.reached(left)
+        if not stale(inventory.get_host(each.name).get_fact(NodeVersions)["images"], wanted())
+    ]
+    return [
+        f"{each.name}: is not in this run, and not known to be upgraded. Control planes come before all other nodes: "
+        "widen --limit."
+        for each in left
+        if each not in done
+    ]
+
+
+def _found() -> list[str]:
     return [
         each.line()
         for each in survey.findings().findings

@@ -92,6 +92,17 @@ def test_the_plan_is_what_the_run_then_does_and_a_second_run_does_nothing(site: 
         assert again.made == set()
 
 
+def test_a_worker_is_not_upgraded_before_the_control_planes_and_alone_after_them(site: Site) -> None:
+    early = site.run("-y", "--limit", "w1", layer="upgrade")
+    assert early.code == 1
+    assert "cp2: is not in this run, and not known to be upgraded" in early.words
+    assert early.changes == []
+    assert site.run("-y", "--limit", "control_plane", "--limit", "load_balancer", layer="upgrade").code == 0
+    late = site.run("-y", "--limit", "w1", layer="upgrade")
+    assert late.code == 0, late.words
+    assert versions(site) == {name: {OLD if name in ("w2", "w3") else VERSION} for name in NODES}
+
+
 def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site) -> None:
     run = site.run("-y", layer="upgrade")
     assert upgraded(run) == NODES
