@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -21,6 +22,21 @@ def net_conf(settings: Settings) -> str:
     if 6 in pods:
         found |= {"EnableIPv6": True, "IPv6Network": pods[6]}
     return json.dumps({**found, "Backend": {"Type": settings.flannel_backend}})
+
+
+def cni_conf() -> str:
+    """The CNI configuration of each node (https://www.cni.dev/plugins/current/meta/flannel/).
+
+    `forceAddress`: a node that joins anew may get another subnet than the one that its bridge has.
+    """
+    bridge = {"hairpinMode": True, "isDefaultGateway": True, "forceAddress": True}
+    plugins = [{"type": "flannel", "delegate": bridge}, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    return json.dumps({"cniVersion": "0.3.1", "name": "cbr0", "plugins": plugins})
+
+
+def checksum(settings: Settings) -> str:
+    """By which pods of one configuration are told from those of another."""
+    return hashlib.sha256(f"{net_conf(settings)}{cni_conf()}".encode()).hexdigest()[:16]
 
 
 def interface(settings: Settings, topology: Topology) -> str:

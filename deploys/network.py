@@ -42,6 +42,8 @@ def _flannel() -> None:
         image=image(plan.lock(), "flannel").name,
         endpoint=plan.endpoint(),
         net_conf=flannel.net_conf(plan.settings()),
+        cni_conf=flannel.cni_conf(),
+        checksum=flannel.checksum(plan.settings()),
         interface=flannel.interface(plan.settings(), plan.topology()),
     )
     written = file.content(name="Write flannel's manifest", dest=path, content=text)

@@ -67,7 +67,7 @@ def start(node: Node, root: Path) -> None:
     """Boot a node that is not running; returns at once."""
     if running(node):
         return
-    network.ensure_node(node)
+    network.renew_node(node)
     disk = ensure_disk(node, root)
     joined = [f"echo $$ > '{group}/cgroup.procs'" for group in cgroup.ensure(node)]
     binds = [f"--bind={node.directory / Path(name).name}:/{name}" for name in PLAIN]
@@ -87,6 +87,7 @@ def stop(node: Node) -> None:
     """Cut the node's power: every process dies at once, nothing is flushed or said good-bye to."""
     cgroup.kill(node.name)
     cgroup.remove(node.name)
+    network.silence(node)
 
 
 def wait(node: Node, seconds: int = 90) -> None:

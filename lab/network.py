@@ -54,26 +54,37 @@ def ensure_bridge() -> None:
     run("nft", "-f", "-", stdin=f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n{RULES}")
 
 
-def ensure_node(node: Node) -> None:
-    """A node's namespace, its cable to the bridge, its address and a route that ends at this machine."""
-    if node.namespace not in namespaces():
-        run("ip", "netns", "add", node.namespace)
+def renew_node(node: Node) -> None:
+    """A node's namespace, its cable to the bridge, its address and a route that ends at this machine.
+
+    All of it is new at each boot, as in a machine whose power was off; only a cable that was pulled stays so.
+    """
+    pulled = node.link in links() and not plugged(node)
+    if node.link in links():
+        run("ip", "link", "delete", node.link)
+    if node.namespace in namespaces():
+        run("ip", "netns", "delete", node.namespace)
+    run("ip", "netns", "add", node.namespace)
     inside = ("ip", "-n", node.namespace)
-    if node.link not in links():
-        number = int(node.address.rpartition(".")[2])
-        run(
-            "ip", "link", "add", node.link, "type", "veth", "peer", "name", "eth0",
-            "address", f"02:00:0a:58:00:{number:02x}", "netns", node.namespace,
-        )  # fmt: skip
-        run("ip", "link", "set", node.link, "master", BRIDGE, "up")
-        run(*inside, "link", "set", "lo", "up")
-        run(*inside, "addr", "add", f"{node.address}/24", "dev", "eth0")
-        run(*inside, "link", "set", "eth0", "up")
-        # A Service's address needs a route before kube-proxy can rewrite it; this one leads to a closed door.
-        run(*inside, "route", "add", "default", "via", GATEWAY)
-        if has_ipv6():
-            run(*inside, "addr", "add", f"{node.address6}/64", "dev", "eth0", "nodad")
-            run(*inside, "-6", "route", "add", "default", "via", GATEWAY6)
+    number = int(node.address.rpartition(".")[2])
+    run(
+        "ip", "link", "add", node.link, "type", "veth", "peer", "name", "eth0",
+        "address", f"02:00:0a:58:00:{number:02x}", "netns", node.namespace,
+    )  # fmt: skip
+    run("ip", "link", "set", node.link, "master", BRIDGE, "down" if pulled else "up")
+    run(*inside, "link", "set", "lo", "up")
+    run(*inside, "addr", "add", f"{node.address}/24", "dev", "eth0")
+    run(*inside, "link", "set", "eth0", "up")
+    # A Service's address needs a route before kube-proxy can rewrite it; this one leads to a closed door.
+    run(*inside, "route", "add", "default", "via", GATEWAY)
+    if has_ipv6():
+        run(*inside, "addr", "add", f"{node.address6}/64", "dev", "eth0", "nodad")
+        run(*inside, "-6", "route", "add", "default", "via", GATEWAY6)
+
+
+def silence(node: Node) -> None:
+    """Have a node that is off answer nobody, as its kernel still would for its addresses."""
+    run("ip", "-n", node.namespace, "link", "set", "eth0", "down", check=False)
 
 
 def plug(node: Node, plugged: bool) -> None:

@@ -14,7 +14,7 @@ from pyinfra.api.operation import OperationMeta
 from facts.kubernetes import Manifest, MetricsCertificate, kubectl
 from operations import remote
 from operations.change import any_changes
-from operations.workload import settled
+from operations.workload import COMPLAINTS, settled
 
 # What the API says for a moment only: kinds that this manifest itself defines, webhooks that it starts.
 PASSING = ("no matches for kind", "failed calling webhook", "ensure CRDs are installed first", 'namespaces "')
@@ -142,7 +142,7 @@ def applied(
     )
     yield StringCommand(
         f"{{ printf '%s\\n' {shlex.quote(text)}; {kubectl()} get pods -A -o wide | grep -vE ' (Running|Completed) '; "
-        f"{kubectl()} get events -A --sort-by=.lastTimestamp | tail -n 20; }} >&2; exit 1"
+        f"{COMPLAINTS}; }} >&2; exit 1"
     )
 
 

@@ -13,8 +13,7 @@ from pyinfra.api.operation import OperationMeta
 
 from facts.kubernetes import Manifest, Objects
 from operations.change import any_changes
-
-KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+from operations.workload import COMPLAINTS, KUBECTL
 
 
 @operation()
@@ -49,8 +48,7 @@ def apply(
         )
     yield StringCommand(
         f"{KUBECTL} {wait_for} --timeout={seconds}s || "
-        f"{{ {KUBECTL} get pods -A -o wide >&2; "
-        f"{KUBECTL} get events -A --sort-by=.lastTimestamp | tail -n 20 >&2; exit 1; }}"
+        f"{{ {{ {KUBECTL} get pods -A -o wide; {COMPLAINTS}; }} >&2; exit 1; }}"
     )
 
 

@@ -190,4 +190,5 @@ def healthy(settings: Settings, topology: Topology, image: str) -> Generator[Str
         host.noop("the cluster is healthy")
         return
     text = "The cluster does not pass verification:\n" + "\n".join(f"  - {line}" for line in found)
-    yield StringCommand(f"printf '%s\\n' {shlex.quote(text)} >&2; exit 1")
+    text += "\nWhat its parts complained of last:"
+    yield StringCommand(f"{{ printf '%s\\n' {shlex.quote(text)}; {workload.COMPLAINTS}; }} >&2; exit 1")

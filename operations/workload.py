@@ -18,6 +18,10 @@ from cluster.topology import Topology
 from operations import remote
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+# Why a pod has no containers yet is said nowhere else.
+COMPLAINTS = (
+    f"{KUBECTL} --request-timeout=20s get events -A --field-selector type=Warning --sort-by=.lastTimestamp | tail -n 20"
+)
 NAMESPACE = "pyinfra-kubeadm-verify"
 MANIFEST = Template(
     """\

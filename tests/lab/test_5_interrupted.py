@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from lab import lab
-from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, pyinfra_command, ssh
+from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, kubectl, pyinfra_command, ssh
 
 
 def killed_when(
@@ -41,6 +41,9 @@ def test_killed_runs_and_replaced_machines_are_taken_up_by_the_next_run() -> Non
     # The same with its power cut.
     killed_when("cluster", "cp3", "test -e /etc/kubernetes/manifests/kube-apiserver.yaml", power_cut=True)
     killed_when("cluster", "w1", "test -e /etc/kubernetes/bootstrap-kubelet.conf -o -e /etc/kubernetes/kubelet.conf")
+    deployed("cluster", "-y")
+    # A Node that someone deleted by hand: it joins anew, and is given other addresses for its pods than it had.
+    kubectl("delete", "node", "w1")
     deployed("cluster", "-y")
     # A control plane, the first one, and a worker come back with empty disks: the others have kept the cluster.
     for node in ("cp1", "w1"):

@@ -1579,7 +1579,7 @@ def _(node: Node) -> None:
     node.state["pods"] = {}
 
 
-@command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))})")
+@command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))}) /run/flannel")
 def _(node: Node, name: str) -> None:
     node.files.pop(f"/etc/cni/net.d/{name}", None)
 

@@ -251,12 +251,15 @@ def test_nodes_that_lack_a_network_that_is_not_the_users_are_not_well(hosts: Mak
 def test_cluster_that_is_not_healthy_fails_with_every_finding(hosts: Make, machine: Machine) -> None:
     pods = json.dumps({"items": [pod("it's", "Pending")]})
     ran, (command,) = healthy(hosts, **{"get pods -A -o json": pods, "/readyz": ""})
+    machine.program("kubectl", "echo FailedCreatePodSandBox")
     done = machine.sh(command.text)
     assert done.returncode == 1
     assert done.stderr == (
         "The cluster does not pass verification:\n"
         "  - pod kube-system/it's is Pending, containers ready\n"
         "  - https://10.88.0.10:6443/readyz answers nothing\n"
+        "What its parts complained of last:\n"
+        "FailedCreatePodSandBox\n"
     )
     assert not [each for _, each in ran.ran if "apply -f -" in each.text]
 
