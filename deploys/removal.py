@@ -12,7 +12,7 @@ from functools import cache
 from gevent.lock import RLock
 from pyinfra import host, inventory, logger
 
-from cluster import removal
+from cluster import draining, removal
 from cluster.topology import Node
 from deploys import plan
 from facts.etcd import Members, MembersState
@@ -116,7 +116,7 @@ def _cluster(seed: Node, nodes: dict[str, Node], known: dict[str, MemberNode], m
         elif not gone() and name in known and known[name]["ready"]:
             state = inventory.get_host(seed.name).get_fact(NodePods, node=node.name)
             if state:
-                yield from removal.drain_problems(name, state["pods"], state["budgets"])
+                yield from draining.problems(name, state["pods"], state["budgets"])
 
 
 def still_member() -> list[str]:

@@ -9,6 +9,7 @@ from pyinfra import host, inventory
 from pyinfra.api import deploy
 from pyinfra.api.operation import OperationMeta
 
+from cluster import draining
 from cluster.topology import Node
 from cluster.upgrade import stale, static_pods
 from deploys import labels, plan, survey
@@ -23,10 +24,12 @@ from deploys.node import node
 from deploys.packages import programs, service_of_kubelet
 from deploys.runtime import runtime
 from deploys.verify import verify
+from facts.pods import NodePods
 from facts.upgrade import NodeVersions
 from operations import remote
 from operations import upgrade as operations
 from operations.change import any_changes
+from operations.kubeadm import find_seed
 
 # The check that finds nodes of an older version.
 BEHIND = "kubernetes-version"
@@ -80,8 +83,9 @@ def one(me: Node) -> OperationMeta:
 
 
 def obstacles() -> list[str]:
-    """What preflight found, but for the versions that this is to change, and what `--limit` would leave behind."""
-    return [*_left_behind(), *_found()]
+    """What preflight found but for the versions that this is to change, what `--limit` would leave behind, and pods
+    that hold a node."""
+    return [*_left_behind(), *_found(), *_held()]
 
 
 def _left_behind() -> list[str]:
@@ -99,6 +103,22 @@ def _left_behind() -> list[str]:
         for each in left
         if each not in done
     ]
+
+
+def _held() -> list[str]:
+    """Pods that would not leave the nodes that are to be drained, however long one waits."""
+    topology, version = plan.topology(), plan.settings().kubernetes_version
+    seed, known = find_seed(topology)
+    if seed is None:
+        return []
+    found = []
+    for each in plan.in_run((*topology.control_planes, *topology.workers)):
+        runs = inventory.get_host(each.name).get_fact(NodeVersions)
+        if each.name not in known or (runs["running"] == version and not stale(runs["images"], wanted())):
+            continue
+        if state := inventory.get_host(seed.name).get_fact(NodePods, node=each.name):
+            found += draining.problems(each.name, state["pods"], state["budgets"])
+    return found
 
 
 def _found() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from pyinfra import host, inventory
 from pyinfra.api import OperationError
 
-from cluster.removal import holding, to_evict
+from cluster.draining import holding, to_evict
 from cluster.topology import Node
 from facts.pods import NodePods
 from operations import remote

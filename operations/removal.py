@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
 
-from cluster.removal import to_evict
+from cluster.draining import to_evict
 from cluster.topology import Node
 from facts.etcd import Members
 from facts.pods import NodePods

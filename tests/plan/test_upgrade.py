@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs import GROUPS, VERSION, Deployed, Run, Site, make_bundle, make_site
@@ -148,7 +149,8 @@ def test_it_stops_where_it_fails_and_goes_on_from_there(site: Site, host: str, c
         assert state["cluster"]["cordoned"] == []
 
 
-def test_pods_that_may_not_leave_stop_it_and_their_node_is_given_back(site: Site) -> None:
+def held(**status: int) -> dict[str, Any]:
+    """A pod of w1 and the budget that holds it."""
     labels = {"app": "web"}
     pod = {
         "metadata": {
@@ -159,13 +161,23 @@ def test_pods_that_may_not_leave_stop_it_and_their_node_is_given_back(site: Site
     }  # fmt: skip
     budget = {
         "metadata": {"namespace": "shop", "name": "web"}, "spec": {"selector": {"matchLabels": labels}},
-        "status": {"disruptionsAllowed": 1, "desiredHealthy": 1, "expectedPods": 2, "currentHealthy": 2},
+        "status": {"disruptionsAllowed": 0, "desiredHealthy": 1, "expectedPods": 2, "currentHealthy": 2, **status},
     }  # fmt: skip
+    return {"pods": [pod], "budgets": [budget]}
+
+
+def test_pods_that_can_never_leave_stop_it_before_any_change(site: Site) -> None:
     with site.state() as state:
-        state["cluster"] |= {
-            "pods": [pod],
-            "budgets": [budget | {"status": budget["status"] | {"disruptionsAllowed": 0}}],
-        }
+        state["cluster"] |= held(expectedPods=1)
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 1
+    assert "w1: budget shop/web asks for 1 healthy pods of 1, so shop/web-1 may never be evicted." in run.words
+    assert run.changes == []
+
+
+def test_pods_that_may_not_leave_stop_it_and_their_node_is_given_back(site: Site) -> None:
+    with site.state() as state:
+        state["cluster"] |= held()
     run = site.run("-y", "--data", "drain_timeout=1", layer="upgrade")
     assert run.code == 1
     assert "not drained in 1 s, so its kubelet was not upgraded. Still there:" in run.words
