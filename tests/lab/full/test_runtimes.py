@@ -9,7 +9,7 @@ import pytest
 
 from bundle.verify import read_lock
 from lab import lab, layout
-from tests.lab.full.bundles import built
+from tests.lab.bundles import built
 from tests.lab.nodes import MEASURED, changes, deployed, ssh
 
 NODES = ("cp1", "cp2", "cp3", "w1")

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from lab import lab, layout
-from tests.lab.full.bundles import built
-from tests.lab.nodes import BUNDLE, MEASURED, ROOT, changes, deployed, kubectl, pyinfra, pyinfra_command, ssh
+from tests.lab.bundles import built
+from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, pyinfra, pyinfra_command, ssh
 from tests.lab.test_4_survival import wait_for
+from tests.lab.upgrades import Writer, kept, servers, versions, writes
 
 FIRST, SECOND = "v1.34.9", "v1.35.6"
-NODES = ("cp1", "cp2", "cp3", "w1")
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 APPLICATION = """\
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: held, namespace: default}
 spec:
-  replicas: 1
+  replicas: 2
   selector: {matchLabels: {app: held}}
   template:
     metadata: {labels: {app: held}}
     spec:
       terminationGracePeriodSeconds: 0
-      containers: [{name: pause, image: IMAGE}]
+      containers:
+        - name: pause
+          image: IMAGE
+          readinessProbe: {tcpSocket: {port: 1}}  # never ready, so the budget allows none to go, as yet
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -41,59 +42,15 @@ spec:
 """
 
 
-class Writer:
-    """Writes through the virtual IP, one object after the other, and keeps what was acknowledged."""
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-        self.failed = 0
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        number = 0
-        while not self.over.wait(0.2):
-            number += 1
-            try:
-                kubectl("create", "configmap", f"write-{number}", "--request-timeout=5s", timeout=10)
-                self.written.append(f"write-{number}")
-            except (AssertionError, subprocess.TimeoutExpired):
-                self.failed += 1
-
-
 @pytest.fixture(scope="module")
 def writer(bundle: str) -> Iterator[Writer]:
     """A cluster of the first version, and somebody who writes into it all the time."""
     lab.down()
     lab.up(layout.topology("compact"), str(built(FIRST, f"kubernetes_version: {FIRST}\n")))
     deployed("cluster", "-y")
-    writing = Writer()
-    thread = threading.Thread(target=writing.run)
-    thread.start()
-    yield writing
-    writing.over.set()
-    thread.join()
+    with writes() as writing:
+        yield writing
     lab.down()
-
-
-def versions() -> set[str]:
-    items = json.loads(ssh("cp1", f"{KUBECTL} get nodes -o json"))["items"]
-    assert {item["metadata"]["name"] for item in items} == set(NODES)
-    assert not [item for item in items if item["spec"].get("unschedulable")]
-    return {item["status"]["nodeInfo"]["kubeletVersion"] for item in items}
-
-
-def servers() -> set[str]:
-    images = (ssh(name, "grep -h ' image:.*kube-' /etc/kubernetes/manifests/*.yaml") for name in NODES[:3])
-    return {line.rpartition(":")[2] for found in images for line in found.split("\n") if line}
-
-
-def kept(writer: Writer) -> None:
-    """Nothing that was acknowledged is lost."""
-    wait_for(lambda: len(writer.written) > 10, "writes")
-    known = list(writer.written)
-    there = set(kubectl("get", "configmaps", "-o", "name").split())
-    assert not [name for name in known if f"configmap/{name}" not in there]
-    MEASURED.append(f"upgrade: {len(known)} writes acknowledged, none lost; {writer.failed} were refused on the way")
 
 
 def test_a_minor_is_planned_done_and_then_done_no_more(writer: Writer) -> None:
@@ -113,7 +70,7 @@ def test_a_disruption_budget_stops_it_and_the_node_is_given_back(writer: Writer)
     lab.up(layout.topology("compact"), str(BUNDLE))
     image = ssh("cp1", "sed -n 's/.*sandbox_image = \"\\(.*\\)\".*/\\1/p' /etc/containerd/config.toml").strip()
     ssh("cp1", f"cat <<'END' | {KUBECTL} apply -f -\n{APPLICATION.replace('IMAGE', image)}END")
-    ssh("cp1", f"{KUBECTL} rollout status deployment/held --timeout=60s")
+    ssh("cp1", f"{KUBECTL} wait pods -l app=held --for=jsonpath={{.status.phase}}=Running --timeout=60s")
     done = pyinfra("upgrade", "-y", "--data", "drain_timeout=20")
     assert done.returncode != 0
     assert "disruption budget" in done.stdout and "default/held" in done.stdout, done.stdout[-3000:]

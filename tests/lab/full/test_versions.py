@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from lab import lab, layout
-from tests.lab.full.bundles import built
+from tests.lab.bundles import built
 from tests.lab.nodes import MEASURED, changes, deployed, pyinfra, ssh
 
 RELEASES = {"v1.21.14": "v1beta2", "v1.27.4": "v1beta3"}
