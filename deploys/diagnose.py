@@ -12,6 +12,7 @@ from pathlib import Path
 from pyinfra import host, inventory, logger
 from pyinfra.api import deploy
 
+from cluster.findings import names
 from cluster.runtime import UNITS
 from cluster.topology import Node
 from deploys import expiry, plan
@@ -98,9 +99,11 @@ def problems() -> list[str]:
 
 def tell(patients: list[Patient], since: str, directory: Path) -> None:
     """What is asked and where it goes, said before anything is asked."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for each in patients:
-        names = ", ".join(question.file for question in each.questions if not question.fact)
-        logger.info(f"{each.name} ({each.role}) is asked for {names}")
+        alike.setdefault(tuple(question.file for question in each.questions), []).append(each.name)
+    for files, hosts in alike.items():
+        logger.info(f"{names(hosts)}: asked for {', '.join(files)}")
     logger.info(
         f"The cluster is asked for {', '.join(each.file for each in questions.of_cluster(patients[0].address))}"
     )

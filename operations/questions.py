@@ -74,8 +74,9 @@ def shown(paths: str) -> str:
 
 def ends_of(paths: str, size: int) -> str:
     """A script that prints the ends of logs, each below its name; the newest comes last."""
+    # Without any path ls would list whatever directory it is in.
     return (
-        f"for f in $(ls -rt {paths} 2>/dev/null); do "
+        f"for f in $(ls -rt /dev/null {paths} 2>/dev/null); do "
         f'test -f "$f" || continue; echo "==> $f"; tail -c {size} "$f"; echo; done'
     )
 

@@ -75,7 +75,7 @@ def test_of_a_cluster_that_is_well_nothing_is_found(site: Site) -> None:
 def test_a_dry_run_says_what_would_be_asked_and_asks_nothing(site: Site) -> None:
     run = site.run("--dry", layer="diagnose")
     assert run.code == 0, run.words
-    assert "cp1 (control plane) is asked for system.txt" in run.words
+    assert re.search(r"cp1 to cp3: asked for .*, system.txt, .*, etcd.txt", run.words)
     assert "Logs of the last 1h; the archive comes into" in run.words
     assert [each for each in run.log if "gzip" in each["command"]] == []
     assert list(site.directory.rglob("diagnosis-*")) == []

@@ -18,7 +18,7 @@ from facts.haproxy import Backends
 from operations import ailments, diagnose
 from operations.ailments import Case
 from operations.interview import Answer, Seen, understand, unpack
-from operations.questions import Question, of_fact
+from operations.questions import Question, ends_of, of_fact
 
 CASE = Case(
     cluster="test", unreachable=(), not_asked=(), control_planes=("cp1", "cp2", "cp3"), nodes=("cp1", "cp2", "cp3"),
@@ -94,6 +94,12 @@ def test_nothing_asked_is_nothing_found() -> None:
 def test_a_host_that_stops_answering_is_one_finding() -> None:
     lost = [said("a.txt"), *(Answer(Question(name, ""), error="no answer within 30 s") for name in ("b.txt", "c.txt"))]
     assert evidence({"w1": lost}) == ["w1: b.txt: no answer within 30 s"]
+
+
+def test_logs_that_are_not_there_are_nothing_and_of_those_that_are_the_ends_come(tmp_path: Path) -> None:
+    (tmp_path / "0.log").write_text("begin" + "x" * 100 + "end\n")
+    assert asked(f"cd {tmp_path}; {ends_of('$(ls /none/*.log 2>/dev/null)', 9)}").text == ""
+    assert asked(ends_of(f"/none/*.log {tmp_path}/*.log", 9)).text == f"==> {tmp_path}/0.log\nxxxxxend\n\n"
 
 
 UNITS = """\
