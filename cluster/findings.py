@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,20 +98,23 @@ class Report(_Model):
         )
 
 
-def report(findings: Iterable[Finding], waived: Sequence[str]) -> tuple[Reported, ...]:
-    """Findings with what is known of their checks, alike ones together; errors first, then by name."""
+def report(
+    findings: Iterable[Finding], waived: Sequence[str], known: Mapping[str, Check] | None = None
+) -> tuple[Reported, ...]:
+    """Findings with what is known of their checks, preflight's or these; alike ones together, errors first, by name."""
+    known = checks() if known is None else known
     hosts: dict[tuple[str, str], set[str]] = {}
     for finding in findings:
         hosts.setdefault((finding.check, finding.evidence), set()).update(finding.hosts)
     found = [
         Reported(
             check=check,
-            severity=checks()[check].severity,
+            severity=known[check].severity,
             waived=check in waived,
             hosts=tuple(sorted(where, key=_natural)),
             evidence=evidence,
-            why=checks()[check].why,
-            remedy=checks()[check].remedy,
+            why=known[check].why,
+            remedy=known[check].remedy,
         )
         for (check, evidence), where in hosts.items()
     ]

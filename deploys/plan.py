@@ -299,13 +299,14 @@ def barrier(after: str) -> None:
     _barrier(name=f"Every host has finished: {after}")
 
 
-def run(module: str, layer: Callable[[], object], options: Sequence[str] = ()) -> None:
+def run(module: str, layer: Callable[[], object], options: Sequence[str] = (), anyway: bool = False) -> None:
     """Run a layer when its file was named on pyinfra's command line, not when it is imported.
 
     pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`. `options` are names that
-    `--data` may have beside settings.
+    `--data` may have beside settings. One that only looks runs `anyway`, and says what is wrong itself.
     """
     if module == "builtins":
         _options.update(options)
-        refuse(problems())
+        if not anyway:
+            refuse(problems())
         layer()

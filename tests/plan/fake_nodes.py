@@ -1825,5 +1825,5 @@ def _(node: Node) -> None:
     node.api()
 
 
-# Certificates are in a file of their own, which adds to COMMANDS.
-from tests.plan import fake_certificates  # noqa: E402, F401
+# Certificates and diagnoses are in files of their own, which add to COMMANDS.
+from tests.plan import fake_certificates, fake_diagnose  # noqa: E402, F401
