@@ -1527,6 +1527,7 @@ def _(node: Node, stdin: str) -> None:
     node.world.cluster["configuration"] = yaml.safe_dump(documents["ClusterConfiguration"])
     kubelets = {key: value for key, value in documents["KubeletConfiguration"].items() if key != "kind"}
     node.world.cluster["kubelet"] = yaml.safe_dump(kubelets)
+    node.world.cluster["proxy"] = yaml.safe_dump(documents["KubeProxyConfiguration"])
     node.become("control-plane", cri_socket(documents["InitConfiguration"]))
     node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
 
@@ -1826,4 +1827,4 @@ def _(node: Node) -> None:
 
 
 # Certificates are in a file of their own, which adds to COMMANDS.
-from tests.plan import fake_certificates  # noqa: E402, F401
+from tests.plan import fake_certificates, fake_reconfigure  # noqa: E402, F401
