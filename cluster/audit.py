@@ -13,21 +13,21 @@ from typing import Any
 import yaml
 
 DIRECTORY = "/etc/kubernetes/audit"
-LOGS = "/var/log/kubernetes/audit"
+LOGS = "/var/log/kubernetes-audit"
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 
 
-def problem(policy: Mapping[str, Any]) -> str | None:
-    """Why an API server would not start with a policy, in words, as far as is seen before it is tried."""
+def checked(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy that an API server starts with, as far as is seen before it is tried. Raises ValueError."""
     if not policy:
-        return None
+        return policy
     rules = policy.get("rules")
     if not isinstance(rules, list | tuple) or not rules:
-        return "`audit_policy` must have `rules`, a list of one at least: an API server refuses a policy without"
-    wrong = [at for at, rule in enumerate(rules) if not isinstance(rule, Mapping) or rule.get("level") not in LEVELS]
-    if wrong:
-        return f"`audit_policy`.rules[{wrong[0]}].level must be one of {', '.join(LEVELS)}, not {rules[wrong[0]]!r}"
-    return None
+        raise ValueError("must have `rules`, a list of one at least, for an API server refuses a policy without")
+    for at, rule in enumerate(rules):
+        if not isinstance(rule, Mapping) or rule.get("level") not in LEVELS:
+            raise ValueError(f"rules[{at}].level must be one of {', '.join(LEVELS)}")
+    return policy
 
 
 def text(policy: Mapping[str, Any]) -> str:

@@ -186,7 +186,7 @@ class Settings(BaseModel):
     kube_proxy_config: dict[str, Any] = Field(
         default_factory=dict, description="Merged into KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)."
     )
-    audit_policy: dict[str, Any] = Field(
+    audit_policy: Annotated[dict[str, Any], AfterValidator(audit.checked)] = Field(
         default_factory=dict,
         description="What API servers log of requests: a Policy (audit.k8s.io/v1) with its `rules`, written to every "
         "control plane; unset: nothing is logged (docs/reconfigure.md).",
@@ -249,12 +249,6 @@ class Settings(BaseModel):
     def _manifest(self) -> Self:
         if self.cni_manifest and self.cni != "none":
             raise ValueError(f'`cni_manifest` installs a network of your own: set cni to "none", not "{self.cni}"')
-        return self
-
-    @model_validator(mode="after")
-    def _audit(self) -> Self:
-        if found := audit.problem(self.audit_policy):
-            raise ValueError(found)
         return self
 
     @property
