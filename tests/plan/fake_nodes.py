@@ -1306,7 +1306,8 @@ def _(node: Node, paths: str) -> None:
 def _(node: Node, stdin: str) -> str:
     """What the program of backups does, as far as anyone looks at it."""
     node.api()
-    directory = f"{BACKUPS}/20261125T0212{node.world.clock % 60:02}Z-{node.name}-asked"
+    minutes, seconds = divmod(node.world.clock, 60)
+    directory = f"{BACKUPS}/20261125T{minutes // 60 % 24:02}{minutes % 60:02}{seconds:02}Z-{node.name}-asked"
     parts = {"snapshot.db": "a snapshot\n", "pki.tar": "the PKI\n", "kubeadm-config.yaml": "a configuration\n"}
     suffix = ".0000.cms" if "BEGIN CERTIFICATE" in stdin else ""
     for name, text in parts.items():
