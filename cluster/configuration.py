@@ -61,7 +61,8 @@ that there is; so is a value of another type.
 the inventory. So can `kubelet_config`, from Kubernetes 1.25 on: what a host that joins has there is laid over the first
 control plane's by a patch of kubeadm, `{patch}`.
 
-All of it is read when a node is made; a change later is not carried to nodes that are there.
+A change later reaches a cluster that is there by `deploys/cluster.py`, one control plane at a time, but for
+`init_configuration` and `join_configuration`, which count when a node is made: [reconfigure.md](reconfigure.md).
 
 ## What the deploy decides
 

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 import yaml
 
+from cluster import audit
 from cluster.addons import serving
 from cluster.api_versions import Document, Documents, api_version, written
 from cluster.balancing import endpoint
@@ -79,6 +80,34 @@ def certificate_documents(settings: Settings, topology: Topology, node: Node) ->
     return _yaml(settings, {"InitConfiguration": init, "ClusterConfiguration": _cluster(settings, topology)})
 
 
+def live_documents(settings: Settings, shared: Settings, topology: Topology, node: Node) -> str:
+    """The configuration by which kubeadm would make this node now, were it the first; holds no secret of this run.
+
+    + settings: the host's
+    + shared: those of the first control plane, whose kubelet_config and init_configuration the cluster keeps
+    """
+    over = given(settings)
+    if node != topology.first_control_plane:
+        # kubeadm writes a node that joined by what its `join` was told.
+        join = over["JoinConfiguration"]
+        over["InitConfiguration"] = {name: join[name] for name in ("nodeRegistration", "patches") if name in join}
+        over["KubeletConfiguration"] = given(shared)["KubeletConfiguration"]
+        if settings.kubelet_config != shared.kubelet_config:
+            own = given(settings)["KubeletConfiguration"]
+            over["KubeletConfiguration"] = merged(over["KubeletConfiguration"], own)
+    control_plane = node in topology.control_planes
+    documents = {
+        "InitConfiguration": {
+            "localAPIEndpoint": _endpoint(node),
+            "nodeRegistration": _registration(settings, node, control_plane),
+        },
+        "ClusterConfiguration": _cluster(settings, topology),
+        "KubeletConfiguration": _kubelet(settings),
+        "KubeProxyConfiguration": {"mode": settings.kube_proxy_mode},
+    }
+    return _yaml(settings, documents, over)
+
+
 def shared_names(settings: Settings, topology: Topology) -> list[str]:
     """Names and addresses that the certificate of every API server has, in kubeadm's field `certSANs`."""
     names: list[str] = _cluster(settings, topology)["apiServer"]["certSANs"]
@@ -120,7 +149,7 @@ def _cluster(settings: Settings, topology: Topology) -> Document:
             "serviceSubnet": str(settings.service_subnet),
             "dnsDomain": settings.dns_domain,
         },
-        "apiServer": {"certSANs": list(dict.fromkeys(sans))},
+        "apiServer": {"certSANs": list(dict.fromkeys(sans)), **audit.api_server(settings.audit_policy)},
         "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
     }
 
@@ -156,9 +185,9 @@ def _registration(settings: Settings, node: Node, control_plane: bool) -> Docume
     }
 
 
-def _yaml(settings: Settings, own: Documents) -> str:
-    """Our documents, with what the settings lay over each, as this Kubernetes reads them."""
-    over = given(settings)
+def _yaml(settings: Settings, own: Documents, over: Documents | None = None) -> str:
+    """Our documents, with what the settings lay over each, or else `over`, as this Kubernetes reads them."""
+    over = given(settings) if over is None else over
     documents = written({kind: merged(own[kind], over[kind]) for kind in own}, settings.kubernetes_version)
     heads = {kind: {"apiVersion": api_version(kind, settings.kubernetes_version), "kind": kind} for kind in documents}
     whole = [{**heads[kind], **document} for kind, document in documents.items()]

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from cluster import audit
 from cluster.endpoint import API_SERVER_PORT, LABEL, Endpoint
 from cluster.ip_families import Address, Families, Network, addresses, networks
 
@@ -184,6 +185,11 @@ class Settings(BaseModel):
     )
     kube_proxy_config: dict[str, Any] = Field(
         default_factory=dict, description="Merged into KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)."
+    )
+    audit_policy: Annotated[dict[str, Any], AfterValidator(audit.checked)] = Field(
+        default_factory=dict,
+        description="What API servers log of requests: a Policy (audit.k8s.io/v1) with its `rules`, written to every "
+        "control plane; unset: nothing is logged (docs/reconfigure.md).",
     )
     ignore_preflight_errors: tuple[str, ...] = Field((), description="kubeadm preflight checks to pass over, by name.")
     containerd_restrict_oom_score_adj: bool = Field(

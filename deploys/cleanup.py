@@ -5,7 +5,7 @@ What stays, and why, is in docs/nodes.md.
 
 from pyinfra import host, logger
 
-from cluster import bridge, families, firewall, pieces
+from cluster import audit, bridge, families, firewall, pieces
 from cluster.networks import CNI_FILES
 from cluster.runtime import REGISTRIES, UNITS
 from deploys import load_balancer, packages, plan, rules, runtime
@@ -25,7 +25,7 @@ CONTAINERD = "/var/lib/containerd"
 TREES = (
     "/etc/kubernetes", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/cni", "/var/log/pods", "/var/log/containers",
     "/usr/libexec/kubernetes", "/run/flannel", "/var/lib/calico", "/run/calico", "/var/log/calico", "/root/.kube/cache",
-    STATE,
+    audit.LOGS, STATE,
 )  # fmt: skip
 NODE = (
     "/etc/modules-load.d/kubernetes.conf", "/etc/sysctl.d/90-kubernetes.conf", "/etc/crictl.yaml",

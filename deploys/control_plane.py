@@ -1,4 +1,5 @@
 """Control planes: `kubeadm init` on the first, then the others join one at a time (guide 5.1, 5.2).
+Those that are there follow the settings (deploys/reconfigure.py).
 
 Hosts: control_plane. Changes: /etc/kubernetes, /var/lib/etcd, /var/lib/kubelet, static pods;
 secrets/ on the control machine.
@@ -11,6 +12,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys import plan
+from deploys.reconfigure import audit_policy, reconfigure
 from operations import kubeadm, pki
 
 
@@ -18,9 +20,12 @@ from operations import kubeadm, pki
 def control_plane() -> None:
     settings, topology, node = plan.settings(), plan.topology(), plan.me()
     first, *others = topology.control_planes
+    audit_policy()
     if node == first:
         kubeadm.init(name=f"Initialise the cluster on {first.name}", settings=settings, topology=topology, node=node)
     plan.barrier("kubeadm init")
+    # Before the joins: who joins takes what the cluster keeps.
+    reconfigure()
     # One at a time: etcd takes one learner at once, and the barrier keeps every host in step.
     for each in host.loop(others):
         if node == each:

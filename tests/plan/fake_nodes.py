@@ -1306,7 +1306,8 @@ def _(node: Node, paths: str) -> None:
 def _(node: Node, stdin: str) -> str:
     """What the program of backups does, as far as anyone looks at it."""
     node.api()
-    directory = f"{BACKUPS}/20261125T0212{node.world.clock % 60:02}Z-{node.name}-asked"
+    minutes, seconds = divmod(node.world.clock, 60)
+    directory = f"{BACKUPS}/20261125T{minutes // 60 % 24:02}{minutes % 60:02}{seconds:02}Z-{node.name}-asked"
     parts = {"snapshot.db": "a snapshot\n", "pki.tar": "the PKI\n", "kubeadm-config.yaml": "a configuration\n"}
     suffix = ".0000.cms" if "BEGIN CERTIFICATE" in stdin else ""
     for name, text in parts.items():
@@ -1527,6 +1528,7 @@ def _(node: Node, stdin: str) -> None:
     node.world.cluster["configuration"] = yaml.safe_dump(documents["ClusterConfiguration"])
     kubelets = {key: value for key, value in documents["KubeletConfiguration"].items() if key != "kind"}
     node.world.cluster["kubelet"] = yaml.safe_dump(kubelets)
+    node.world.cluster["proxy"] = yaml.safe_dump(documents["KubeProxyConfiguration"])
     node.become("control-plane", cri_socket(documents["InitConfiguration"]))
     node.world.cluster["tokens"] = [each["token"] for each in documents["InitConfiguration"]["bootstrapTokens"]]
 
@@ -1825,5 +1827,5 @@ def _(node: Node) -> None:
     node.api()
 
 
-# Certificates and diagnoses are in files of their own, which add to COMMANDS.
-from tests.plan import fake_certificates, fake_diagnose  # noqa: E402, F401
+# Some subjects are in files of their own, which add to COMMANDS.
+from tests.plan import fake_certificates, fake_diagnose, fake_reconfigure  # noqa: E402, F401

@@ -14,6 +14,8 @@ VIP = {"vip": "10.0.0.100"}
 # At least one wrong value of every setting.
 BAD: list[tuple[str, Any]] = [
     ("load_balancing", "haproxy"),
+    ("audit_policy", {"rules": []}),
+    ("audit_policy", {"rules": [{"level": "Metadata"}, {"level": "All"}]}),
     ("vip", "10.0.0.300"),
     ("vip", "fe80::1"),
     ("vip", "10.0.0.100,10.0.0.101"),

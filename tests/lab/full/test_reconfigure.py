@@ -1,0 +1,107 @@
+"""Settings that change while a client writes through the virtual IP; and settings that a program does not take."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab import lab, layout
+from tests.lab.full.test_upgrade import Writer
+from tests.lab.nodes import (
+    BUNDLE,
+    CONTROL_PLANES,
+    KUBERNETES_NODES,
+    MEASURED,
+    ROOT,
+    changes,
+    deployed,
+    kubectl,
+    pyinfra,
+    ssh,
+)  # fmt: skip
+from tests.lab.test_4_survival import wait_for
+
+PROXY = {"conntrack": {"maxPerCore": 0, "min": 0}}
+
+
+def kubelets(**more: Any) -> dict[str, Any]:
+    """The lab's own configuration of kubelets with more; `--data` takes the place of all of it."""
+    own: dict[str, Any] = runpy.run_path(str(ROOT / "inventories/lab.py"))["_kubelet"]
+    return own | more
+
+
+def flags(**settings: Any) -> list[str]:
+    return [word for name, value in settings.items() for word in ("--data", f"{name}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="module")
+def writer(bundle: str) -> Iterator[Writer]:
+    lab.down()
+    lab.up(layout.topology("compact"), str(BUNDLE))
+    deployed("cluster", "-y")
+    writing = Writer()
+    thread = threading.Thread(target=writing.run)
+    thread.start()
+    yield writing
+    writing.over.set()
+    thread.join()
+    lab.down()
+
+
+def cmdline(node: str, program: str) -> str:
+    return ssh(node, f"tr '\\0' ' ' < /proc/$(pgrep -x {program})/cmdline")
+
+
+def test_settings_of_every_kind_are_carried_and_no_acknowledged_write_is_lost(writer: Writer) -> None:
+    changed = flags(
+        cluster_configuration={
+            "apiServer": {"extraArgs": {"default-watch-cache-size": "120"}},
+            "etcd": {"local": {"extraArgs": {"heartbeat-interval": "150"}}},
+        },
+        audit_policy={"rules": [{"level": "Metadata"}]},
+        api_cert_extra_sans=["api.example.org"],
+        kubelet_config=kubelets(maxPods=77),
+        kube_proxy_config=PROXY | {"metricsBindAddress": "127.0.0.1:10249"},
+    )
+    dry = changes(deployed("cluster", "--dry", *changed))
+    assert dry == changes(deployed("cluster", "-y", *changed)) != {}
+    for node in CONTROL_PLANES:
+        assert "--default-watch-cache-size=120" in cmdline(node, "kube-apiserver")
+        assert "--heartbeat-interval=150" in cmdline(node, "etcd")
+        assert ssh(node, 'grep -c \'"level":"Metadata"\' /var/log/kubernetes-audit/audit.log').strip() != "0"
+    for node in KUBERNETES_NODES:
+        assert kubectl("get", "node", node, "-o", "jsonpath={.status.capacity.pods}") == "77"
+    assert changes(deployed("cluster", "-y", *changed)) == {}
+    deployed("cluster", "-y")
+    assert changes(deployed("cluster", "-y")) == {}
+    wait_for(lambda: len(writer.written) > 10, "writes")
+    known = list(writer.written)
+    there = set(kubectl("get", "configmaps", "-o", "name").split())
+    assert not [name for name in known if f"configmap/{name}" not in there]
+    MEASURED.append(f"reconfigure: {len(known)} writes acknowledged, none lost; {writer.failed} refused on the way")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"cluster_configuration": {"scheduler": {"extraArgs": {"no-such-flag": "1"}}}},
+            "kube-scheduler of cp1 did not become ready by its new manifest",
+        ),
+        ({"kubelet_config": {"topologyManagerPolicy": "nonsense"}}, "the kubelet of cp1 did not report ready"),
+        ({"kube_proxy_config": {"detectLocalMode": "nonsense"}}, "kube-proxy did not become ready"),
+    ],
+)
+def test_what_a_program_does_not_take_is_put_back(
+    writer: Writer, settings: dict[str, dict[str, Any]], words: str
+) -> None:
+    own = {"kubelet_config": kubelets(), "kube_proxy_config": PROXY}
+    done = pyinfra("reconfigure", "-y", *flags(**{name: own.get(name, {}) | each for name, each in settings.items()}))
+    assert done.returncode != 0
+    assert words in done.stdout and "of before is back" in done.stdout, done.stdout[-3000:]
+    assert changes(deployed("reconfigure", "-y")) == {}
