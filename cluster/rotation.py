@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cluster.certificates import CONFIGS, KINDS, PKI, PROGRAMS, Kind, Program, work
+from cluster.certificates import CONFIGS, KINDS, KUBELET_CLIENT, PKI, PROGRAMS, Kind, Program, work
 from cluster.certificates import State as Served
 
 # The cluster's own, that of aggregated API servers, and etcd's; names below kubeadm's directory.
@@ -200,6 +200,11 @@ def problems(name: str, state: State, control_plane: bool) -> list[str]:
             )
         elif control_plane and state["keys"][f"{PKI}/{each}.key"] != public_key(have[0]):
             found.append(f"{name}: {PKI}/{each}.key is not the key of {path}. Put the right one back.")
+    if KUBELET_CLIENT not in state["certificates"]:
+        found.append(
+            f"{name}: there is no {KUBELET_CLIENT}, so the kubelet's certificate is one that the cluster does not "
+            "renew. Set rotateCertificates for it, or rotate by hand (docs/certificates.md)."
+        )
     if control_plane and state["signing"] != f"{PKI}/ca.crt":
         found.append(
             f"{name}: {CONTROLLER_MANAGER} signs by {state['signing'] or 'no file of its own'}, not by {PKI}/ca.crt, "

@@ -14,7 +14,7 @@ from gevent.lock import RLock
 from pyinfra import inventory, logger
 
 from cluster import rotation
-from cluster.certificates import PKI
+from cluster.certificates import PKI, ROTATED
 from cluster.rotation import PHASES, State
 from cluster.topology import Node
 from deploys import plan
@@ -29,10 +29,12 @@ _once = RLock()
 
 @dataclass(frozen=True)
 class Rotation:
-    """A rotation: whether this run begins it, and the phase that each node was in."""
+    """A rotation: whether this run begins it, the phase that each node was in, and whether kubelets are to serve by
+    other certificates of the cluster's CA."""
 
     fresh: bool
     phases: Mapping[str, int]
+    serving: bool
 
     def least(self) -> int:
         """The phase of the last of all nodes."""
@@ -79,7 +81,7 @@ def _continued(states: dict[str, State], held: dict[str, rotation.Pairs]) -> Rot
     for each, words in {0: "as before", **PHASES}.items():
         if names := [name for name, at in known.items() if at == each]:
             logger.info("A rotation of CAs is under way; phase %s (%s): %s", each, words, ", ".join(names))
-    return Rotation(fresh=False, phases=known)
+    return Rotation(fresh=False, phases=known, serving=_serving(states, held[first]["ca"].new))
 
 
 def _fresh(nodes: tuple[Node, ...], states: dict[str, State]) -> Rotation | None:
@@ -103,7 +105,13 @@ def _fresh(nodes: tuple[Node, ...], states: dict[str, State]) -> Rotation | None
     plan.refuse(_sick())
     for each, words in PHASES.items():
         logger.info("The CAs are to be replaced; phase %s: %s", each, words)
-    return Rotation(fresh=True, phases=dict.fromkeys(states, 0))
+    return Rotation(fresh=True, phases=dict.fromkeys(states, 0), serving=_serving(states, None))
+
+
+def _serving(states: dict[str, State], new: str | None) -> bool:
+    """Whether kubelets serve by certificates of the cluster's CA that are not of the new one."""
+    pems = [pem for state in states.values() for pem in state["certificates"].get(ROTATED, [])]
+    return any(new is None or not rotation.signed(pem, new) for pem in pems)
 
 
 def _made_before() -> datetime | None:

@@ -65,7 +65,7 @@ def phase(wanted: int, begun: Rotation) -> None:
             files(wanted, begun.phases[me.name])
         plan.barrier(f"phase {wanted} on {each.name}")
     if wanted == 2:
-        kubelets()
+        kubelets(begun.serving)
     elif wanted >= begun.least():
         balancers(wanted)
     if me == first:
@@ -74,11 +74,12 @@ def phase(wanted: int, begun: Rotation) -> None:
                 name=f"Phase {wanted}: tell nodes that join, and pods", topology=topology, at=plan.endpoint(),
                 wanted=wanted,
             )  # fmt: skip
-        pki.kubeconfig(
-            name=f"Phase {wanted}: keep the administrator's kubeconfig",
-            dest=str(Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"),
-            renewed=begun.phases[first.name] < wanted,
-        )
+        if wanted >= begun.phases[first.name]:
+            pki.kubeconfig(
+                name=f"Phase {wanted}: keep the administrator's kubeconfig",
+                dest=str(Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"),
+                renewed=begun.phases[first.name] < wanted,
+            )
     plan.barrier(f"phase {wanted}")
 
 
@@ -106,8 +107,8 @@ def files(wanted: int, begun: int) -> None:
         )  # fmt: skip
 
 
-def kubelets() -> None:
-    """Certificates of kubelets, which the cluster signs by the new CA now."""
+def kubelets(serving: bool) -> None:
+    """Certificates of kubelets, which the cluster signs by the new CA now; those for serving too where it does that."""
     topology, me = plan.topology(), plan.me()
     nodes = (*topology.control_planes, *topology.workers)
     for each in host.loop(nodes):
@@ -115,7 +116,9 @@ def kubelets() -> None:
             rotation.client(name=f"Phase 2: the kubelet's certificates on {me.name}", topology=topology, node=me)
         plan.barrier(f"the kubelet of {each.name}")
     if me == topology.first_control_plane:
-        kubelet.approve(name="Phase 2: approve serving certificates of kubelets", nodes=nodes, wanted=False)
+        kubelet.approve(
+            name="Phase 2: approve serving certificates of kubelets", nodes=nodes, wanted=False, again=serving
+        )
     plan.barrier("certificates of kubelets")
 
 

@@ -9,10 +9,12 @@ from pyinfra import host, inventory
 from pyinfra.api import deploy
 from pyinfra.api.operation import OperationMeta
 
+from cluster.rotation import ROTATION
 from cluster.topology import Node
 from cluster.upgrade import stale, static_pods
 from deploys import labels, plan, survey
 from deploys.addons import addons
+from deploys.ask import ask
 from deploys.control_plane import keep_kubeconfig
 from deploys.distribute import distribute
 from deploys.etcd_backup import etcd_backup
@@ -23,6 +25,7 @@ from deploys.node import node
 from deploys.packages import programs, service_of_kubelet
 from deploys.runtime import runtime
 from deploys.verify import verify
+from facts.file import FileState
 from facts.upgrade import NodeVersions
 from operations import remote
 from operations import upgrade as operations
@@ -81,7 +84,17 @@ def one(me: Node) -> OperationMeta:
 
 def obstacles() -> list[str]:
     """What preflight found, but for the versions that this is to change, and what `--limit` would leave behind."""
-    return [*_left_behind(), *_found()]
+    return [*_rotating(), *_left_behind(), *_found()]
+
+
+def _rotating() -> list[str]:
+    """Control planes whose manifests kubeadm would write as they are without a rotation of CAs, which needs others."""
+    found = ask(FileState, plan.in_run(plan.topology().control_planes), path=f"{ROTATION}/new/ca.crt")
+    return [
+        f"{name}: a rotation of CAs is under way. End it first: deploys/rotate_ca.py goes on with it."
+        for name, each in found.items()
+        if each
+    ]
 
 
 def _left_behind() -> list[str]:

@@ -87,9 +87,15 @@ def begin_documents(settings: Settings, topology: Topology, node: Node) -> str:
 
 
 SEND = f"tar -C {ROTATION} -c old new | base64 -w 76"
+WHOLE = " && ".join(
+    f"test -s {MAKING}/{which}/{name}.{suffix}"
+    for which in ("old", "new")
+    for name in AUTHORITIES
+    for suffix in ("crt", "key")
+)
 RECEIVE = (
-    f"umask 077; rm -rf {MAKING} && mkdir {MAKING} && base64 -d | tar -C {MAKING} -x && sync -f {MAKING} && "
-    f"mv -T {MAKING} {ROTATION}"
+    f"umask 077; rm -rf {MAKING} && mkdir {MAKING} && base64 -d > {MAKING}/tar && "
+    f"tar -C {MAKING} -x -f {MAKING}/tar && rm {MAKING}/tar && {WHOLE} && sync -f {MAKING} && mv -T {MAKING} {ROTATION}"
 )
 # `put MODE DEST` writes standard input beside a file and renames it, where that differs. A name that begins with a dot
 # is none of a static pod's.

@@ -10,7 +10,7 @@ import re
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cluster.certificates import ADMIN, CA, HAPROXY_CA, KUBELET_CLIENT, PKI
+from cluster.certificates import ADMIN, CA, HAPROXY_CA, KUBELET_CLIENT, PKI, ROTATED
 from cluster.rotation import AUTHORITIES, CONTROLLER_MANAGER, KUBECONFIGS, KUBELET_CONF, ROTATION, SIGNING, public_key
 from facts.authority import Authorities, Published
 from operations import rotation
@@ -59,6 +59,15 @@ def own(node: Node) -> dict:
     return mine
 
 
+def serving(node: Node) -> str:
+    """The certificate by which the kubelet serves, of the CA that signed when it was approved."""
+    mine, changed = own(node), node.files[ROTATED]["changed"]
+    if mine.get("serving", [None])[0] != changed:
+        key = shared(node)["key"] if mine.get("phase", 0) > 1 else None
+        mine["serving"] = [changed, made(node.name, "kubernetes", 365, now(node), key=key)]  # type: ignore[arg-type]
+    return mine["serving"][1]
+
+
 @fact(Authorities)
 def _(node: Node) -> str:
     lines: list[str] = []
@@ -66,6 +75,8 @@ def _(node: Node) -> str:
         mine, all_of_them = own(node), shared(node)
         shown = dict(mine["certificates"])
         shown[KUBELET_CLIENT] = [known(node)["files"][KUBELET_CLIENT]["pem"]]
+        if ROTATED in node.files:
+            shown[ROTATED] = [serving(node)]
         for which in ("old", "new") if mine["rotation"] else ():
             shown |= {f"{ROTATION}/{which}/{name}.crt": [pem] for name, pem in all_of_them[which].items()}
         for path, pems in shown.items():
@@ -157,6 +168,7 @@ def _(node: Node, name: str, stdin: str) -> None:
     if any(own(each)["running"] != f"{SIGNING[2]}.crt" for each in planes):
         raise Refused(f"{name}: no certificate of the new CA came for the kubelet")
     pem = made(f"system:node:{name}", "kubernetes", 365, now(node), key=shared(node)["key"])  # type: ignore[arg-type]
+    node.files.pop(ROTATED, None)
     known(node)["files"][KUBELET_CLIENT] = {"pem": pem, "changed": now(node)}
     node.start_kubelet()
 

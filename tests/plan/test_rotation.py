@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from runs import GROUPS, Deployed, Run, Site, make_site
 
-from cluster.certificates import CA, HAPROXY_CA, KINDS, KUBELET_CLIENT, PKI
+from cluster.certificates import CA, HAPROXY_CA, KINDS, KUBELET_CLIENT, PKI, ROTATED
 from cluster.rotation import AUTHORITIES, signed
+from facts.kubelet import CONFIG
 
 PLANES, WORKERS = list(GROUPS["control_plane"]), list(GROUPS["worker"])
 NODES = [*PLANES, *WORKERS]
@@ -109,7 +110,7 @@ def test_a_backup_is_taken_before_the_first_change(rotated: tuple[Site, Run, Run
 def test_no_two_nodes_are_worked_on_at_once_and_phases_do_not_mix(rotated: tuple[Site, Run, Run]) -> None:
     """That no node is two phases ahead of another the machines themselves refuse."""
     _, _, run = rotated
-    restarts = [each for each in run.changes if "crictl rmp" in each["command"] or "ca.crt" in each["command"]]
+    restarts = [each for each in run.changes if "crictl rmp" in each["command"] or "put()" in each["command"]]
     spans = [(each["began"], each["ended"]) for each in restarts]
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     hosts = [each["host"] for each in restarts if "crictl rmp" in each["command"]]
@@ -139,7 +140,7 @@ def test_the_second_time_nothing_changes(rotated: tuple[Site, Run, Run], tmp_pat
 @pytest.mark.parametrize("cut", ["copy", "trust", "worker", "pods", "renewal", "kubelet", "drop", "end"])
 def test_one_that_was_cut_off_goes_on_where_the_nodes_are(site: Site, cut: str) -> None:
     host, command, flags = {
-        "copy": ("cp2", r"\| tar -C", ()),
+        "copy": ("cp2", r"/tar && tar -C", ()),
         "trust": ("cp3", "rmp -f", ()),
         "worker": ("w2", "put 644", ()),
         "pods": ("cp1", "patch -n", ()),
@@ -179,12 +180,28 @@ def test_it_ends_after_the_phase_that_is_named(site: Site) -> None:
     is_rotated(site)
 
 
+def test_kubelets_that_serve_by_the_clusters_ca_get_certificates_of_the_new_one(site: Site) -> None:
+    with site.state() as state:
+        for host in NODES:
+            files = state["nodes"][host]["files"]
+            files[CONFIG]["text"] += "serverTLSBootstrap: true\n"
+            files[ROTATED] = {"text": "signed\n", "mode": "600", "owner": "root:root", "changed": 1}
+    dry, run = site.run("--dry", "--json", *OLD, layer="rotate_ca"), rotate(site)
+    assert run.code == 0, run.words
+    assert (PLANES[0], "Phase 2: approve serving certificates of kubelets") in planned(dry)
+    assert made(run) == planned(dry)
+    assert made(rotate(site)) == set()
+    with site.state() as state:
+        new = state["cluster"]["authorities"]["new"]["ca"]
+        assert all(signed(state["nodes"][host]["authorities"]["serving"][1], new) for host in NODES)
+
+
 REFUSED = {
     "a CA whose key is elsewhere": f"cp3: there is no {PKI}/etcd/ca.key, so the CA is kept elsewhere",
     "a bundle of somebody's": f"w2: {CA} has 2 certificates, and no rotation of this project is under way there.",
     "another cluster's node": f"w2: {CA} is another than that of cp1, though no rotation is under way.",
     "another signer": "cp2: /etc/kubernetes/manifests/kube-controller-manager.yaml signs by /etc/own.crt, not by",
-    "a node that is down": "node cp2 is not Ready. Mend the cluster before its CAs are replaced.",
+    "nodes without a network": "node cp1 is not Ready. Mend the cluster before its CAs are replaced.",
 }
 
 
@@ -202,7 +219,7 @@ def test_a_cluster_that_is_not_as_it_should_be_is_refused(site: Site, what: str)
         elif what == "another signer":
             nodes["cp2"]["authorities"]["signing"] = "/etc/own.crt"
         else:
-            nodes["cp2"]["dead"] = True
+            state["cluster"]["applied"] = {}
     run = rotate(site)
     assert run.code == 1
     assert REFUSED[what] in run.words
