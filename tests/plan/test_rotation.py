@@ -201,7 +201,7 @@ REFUSED = {
     "a bundle of somebody's": f"w2: {CA} has 2 certificates, and no rotation of this project is under way there.",
     "another cluster's node": f"w2: {CA} is another than that of cp1, though no rotation is under way.",
     "another signer": "cp2: /etc/kubernetes/manifests/kube-controller-manager.yaml signs by /etc/own.crt, not by",
-    "nodes without a network": "node cp1 is not Ready. Mend the cluster before its CAs are replaced.",
+    "nodes without a network": "node cp1 is not Ready. Mend it before CAs are replaced.",
 }
 
 
