@@ -65,7 +65,7 @@ def test_cas_are_replaced_by_a_run_that_is_killed_and_run_again(writer: Writer, 
     planned = pyinfra("rotate_ca", "--dry").stdout
     assert "A rotation of CAs is under way; phase 2 (certificates are signed by the new CA): cp1" in planned
     # Without the time: what is under way is gone on with.
-    assert changes(deployed("rotate_ca", "-y")) == changes(planned)
+    assert set(changes(deployed("rotate_ca", "-y"))) <= set(changes(planned))
 
     new = {name: ca("cp1", name) for name in old}
     assert not {old[name] for name in old} & {new[name] for name in old}
@@ -85,7 +85,7 @@ def test_cas_are_replaced_by_a_run_that_is_killed_and_run_again(writer: Writer, 
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "Unauthorized" in refused.stderr or "must be logged in" in refused.stderr, refused.stderr
-    kept(writer)
+    kept(writer, "rotation of CAs")
     assert changes(deployed("rotate_ca", "-y", *flags)) == {}
     assert changes(deployed("cluster", "-y")) == {}
     assert "no errors, no warnings" in deployed("certificates", "-y")
