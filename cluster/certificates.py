@@ -395,5 +395,5 @@ def _remedy(certificate: str) -> str:
     if certificate == BUNDLE_SERVER:
         return "deploys/distribute.py makes it anew."
     if certificate == HAPROXY_CA or certificate.endswith("ca.crt"):
-        return "It is a CA, which no deploy here replaces (docs/certificates.md)."
+        return "It is a CA: deploys/rotate_ca.py replaces it (docs/certificates.md)."
     return "It is not kubeadm's: renew it as it was made."

@@ -14,7 +14,7 @@ from pyinfra import inventory, logger
 
 from cluster.kubeadm import live_documents
 from cluster.reconfiguration import missing_names, refused
-from deploys import plan
+from deploys import authorities, plan
 from facts.kubeadm import StoredConfiguration
 from operations import remote
 
@@ -39,14 +39,15 @@ def _refuse() -> None:
     first = topology.first_control_plane
     mine = plan.settings(first.name)
     documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
-    plan.refuse(refused(stored, documents["ClusterConfiguration"]))
+    plan.refuse([*authorities.interrupted(), *refused(stored, documents["ClusterConfiguration"])])
     left = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
     if left and len(left) < len(topology.control_planes):
         logger.warning(f"Warning: {', '.join(left)}: not in this run, so settings that have changed do not reach them")
 
 
 def refuse() -> None:
-    """Stop before the first change where a cluster that is there cannot follow the settings. Raises InputError."""
+    """Stop before the first change where a cluster that is there cannot follow the settings, or not before a rotation
+    of its CAs has ended. Raises InputError."""
     with _once:
         _refuse()
 

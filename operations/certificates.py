@@ -114,7 +114,8 @@ def refusal(topology: Topology, node: Node) -> str | None:
     )
 
 
-def _check(topology: Topology, node: Node) -> None:
+def check(topology: Topology, node: Node) -> None:
+    """See that this control plane's etcd can be restarted now. Raises OperationError."""
     if host.state.is_executing and (found := refusal(topology, node)):
         raise OperationError(found)
 
@@ -142,7 +143,7 @@ def renew(
         made += [f"renew {', '.join(kind.name for kind in todo.renewed)}"] if todo.renewed else []
         host.log(f"Will {' and '.join(made)}")
     if not together:
-        _check(topology, node)
+        check(topology, node)
     yield StringCommand(renew_script(todo), _stdin=certificate_documents(settings, topology, node))
 
 
@@ -168,16 +169,23 @@ def restart(
         return
     if not host.state.is_executing:
         host.log(f"Will restart {', '.join(programs)}")
+    yield from restarted(programs, topology, node, together)
+    if not together:
+        yield from _proof(node, question)
+
+
+def restarted(
+    programs: tuple[Program, ...], topology: Topology, node: Node, together: bool = False
+) -> Generator[StringCommand, None, None]:
+    """Restart static pods one after the other, each when the one before works; with `together` wait for none."""
     for program in programs:
         if not together and program == "etcd":
-            _check(topology, node)
+            check(topology, node)
         yield StringCommand(restart_script(program))
         if not together and program == "etcd":
             yield StringCommand(etcd_healthy())
         elif not together and program == "kube-apiserver":
             yield StringCommand(ready(own_api(node)))
-    if not together:
-        yield from _proof(node, question)
 
 
 @operation()

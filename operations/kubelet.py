@@ -86,19 +86,22 @@ def share_serving() -> Generator[StringCommand, None, None]:
 
 
 @operation()
-def approve(nodes: Sequence[Node], wanted: bool, seconds: int = 120) -> Generator[StringCommand, None, None]:
+def approve(
+    nodes: Sequence[Node], wanted: bool, seconds: int = 120, again: bool = False
+) -> Generator[StringCommand, None, None]:
     """
     Approve what kubelets of these nodes ask of the cluster's CA, having checked names and addresses; wait for each.
 
     + nodes: control planes and workers
     + wanted: whether kubelets that have not been configured yet will ask
     + seconds: how long to wait for their requests and certificates
+    + again: an earlier operation of this run has kubelets ask anew
     """
     command = f"{kubectl()} certificate approve"
     if not host.state.is_executing:
         states = [inventory.get_host(node.name).get_fact(KubeletServing) for node in nodes]
         theirs = [each for each in host.get_fact(ServingRequests) if not faults(each, nodes)]
-        if theirs or "waiting" in states or (wanted and {"none", "own"} & set(states)):
+        if theirs or again or "waiting" in states or (wanted and {"none", "own"} & set(states)):
             host.log("Will approve serving certificates of kubelets (the requests are known once they are made)")
             yield StringCommand(command)
         else:

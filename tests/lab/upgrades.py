@@ -56,10 +56,10 @@ def servers() -> set[str]:
     return {line.rpartition(":")[2] for found in images for line in found.split("\n") if line}
 
 
-def kept(writer: Writer) -> None:
+def kept(writer: Writer, what: str = "upgrade") -> None:
     """Nothing that was acknowledged is lost."""
     wait_for(lambda: len(writer.written) > 10, "writes")
     known = list(writer.written)
     there = set(kubectl("get", "configmaps", "-o", "name").split())
     assert not [name for name in known if f"configmap/{name}" not in there]
-    MEASURED.append(f"upgrade: {len(known)} writes acknowledged, none lost; {writer.failed} were refused on the way")
+    MEASURED.append(f"{what}: {len(known)} writes acknowledged, none lost; {writer.failed} were refused on the way")

@@ -15,6 +15,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from cluster.certificates import ADMIN, BUNDLE_SERVER, CA, HAPROXY_CA, KINDS, KUBELET, KUBELET_CLIENT, PROGRAMS, UNFILED
@@ -30,14 +31,26 @@ NOW, DAY = 1_800_000_000, 86400
 _KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def made(name: str, signer: str, days: float, now: int, names: list[str] | None = None) -> str:
-    """A certificate that ends in so many days."""
-    start = datetime.fromtimestamp(now, UTC) - timedelta(days=400)
+def made(
+    name: str,
+    signer: str,
+    days: float,
+    now: int,
+    names: list[str] | None = None,
+    key: str | None = None,
+    age: int = 400,
+) -> str:
+    """A certificate that ends in so many days; `key` is its signer's where that is another than these machines' own."""
+    start = datetime.fromtimestamp(now, UTC) - timedelta(days=age)
+    signing = load_pem_private_key(key.encode(), None) if key else _KEY
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    # A CA is signed by itself.
+    public = (signing if name == signer else _KEY).public_key()
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, signer)]))
-        .public_key(_KEY.public_key())
+        .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(datetime.fromtimestamp(now + int(days * DAY), UTC))
@@ -48,7 +61,7 @@ def made(name: str, signer: str, days: float, now: int, names: list[str] | None 
             for each in names
         ]
         builder = builder.add_extension(x509.SubjectAlternativeName(found), critical=False)
-    return builder.sign(_KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    return builder.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def now(node: Node) -> int:
@@ -145,7 +158,10 @@ def _(node: Node, script: str, stdin: str) -> None:
     for name, path in re.findall(r"&& renew (\S+) (/\S+)", script):
         old = x509.load_pem_x509_certificate(own["files"][path]["pem"].encode())
         names = [str(each.value) for each in san(old)]
-        own["files"][path] = {"pem": made(name, "kubernetes", 365, now(node), names), "changed": now(node)}
+        own["files"][path] = {
+            "pem": made(name, "kubernetes", 365, now(node), names, own.get("key")),
+            "changed": now(node),
+        }  # fmt: skip
         if path == ADMIN:
             node.write(ADMIN, f"admin.conf of {node.name}, renewed at {node.world.clock}\n", "600")
 

@@ -35,6 +35,7 @@ VIP = "10.0.0.100"
 INVENTORY = """\
 from pathlib import Path as _Path
 
+from tests.plan import fake_rotation as _fake_rotation
 from tests.plan import fake_upgrade as _fake_upgrade
 from tests.plan.fake_nodes import install as _install
 

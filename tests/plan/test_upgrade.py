@@ -214,3 +214,12 @@ def test_an_older_bundle_is_refused(site: Site, older: Path, bundle: Path) -> No
         assert run.code == 1
         assert f"it runs Kubernetes {VERSION}. Kubernetes does not go back" in run.words
         assert run.changes == []
+
+
+def test_an_upgrade_waits_for_the_end_of_a_rotation_of_cas(site: Site) -> None:
+    with site.state() as state:
+        file = {"text": "a CA\n", "mode": "600", "owner": "root:root", "changed": 0}
+        state["nodes"]["cp2"]["files"]["/etc/kubernetes/pki/rotation/new/ca.crt"] = file
+    run = site.run("-y", layer="upgrade")
+    assert (run.code, run.changes) == (1, [])
+    assert "cp2: a rotation of CAs is under way. End it first: deploys/rotate_ca.py goes on with it." in run.words

@@ -133,7 +133,7 @@ def test_an_end_is_a_warning_then_an_error(days: int, level: str | None, when: s
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (CA, "It is a CA, which no deploy here replaces (docs/certificates.md)."),
+        (CA, "It is a CA: deploys/rotate_ca.py replaces it (docs/certificates.md)."),
         (
             certificates.KUBELET_CLIENT,
             "The kubelet renews it by itself; `journalctl -u kubelet` there says why it does not.",
