@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from cluster.findings import Check, Finding, Reported, report
 
 PATH = Path(__file__).with_name("symptoms.yaml")
-# As journalctl has it with `-o short-iso`, and container runtimes in logs of pods.
-STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)\s")
+# As journalctl has it with `-o short-iso`, container runtimes in logs of pods, and events by one of two fields.
+STAMP = re.compile(r"(?:null )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)\s")
 LONGEST = 300
 
 
@@ -63,37 +63,49 @@ def _seconds(line: str) -> float | None:
     return datetime.fromisoformat(found[1] + found[2]).timestamp() if found else None
 
 
+def _excerpt(line: str, match: re.Match[str]) -> str:
+    """Of a long line its beginning and what was recognised."""
+    if len(line) <= LONGEST:
+        return line.strip()
+    start = max(match.start() - 100, 60)
+    return f"{line[:60]} ... {line[start : start + LONGEST - 60]}".strip()
+
+
 def _seen(symptom: Symptom, log: Log) -> tuple[int, int, str]:
     """How many lines there are, how many of them count, and the last. A line without a time has that of the one before;
     where there is none at all, lines count."""
     assert symptom.pattern
-    total, recent, last, at = 0, 0, "", log.now
     if not symptom.pattern.search(log.text):
         return 0, 0, ""
-    for line in log.text.splitlines():
+    total, recent, last, lines = 0, 0, "", log.text.splitlines()
+    # The first line may be half a line, where the log was cut: it is of the time of the next.
+    at = next((seconds for line in lines if (seconds := _seconds(line)) is not None), log.now)
+    for line in lines:
         at = seconds if (seconds := _seconds(line)) is not None else at
-        if symptom.pattern.search(line):
-            total, last = total + 1, line
+        if match := symptom.pattern.search(line):
+            total, last = total + 1, _excerpt(line, match)
             recent += log.now - at <= symptom.lasts
     return total, recent, last
 
 
 def recognise(logs: Sequence[Log]) -> tuple[list[Finding], list[Past]]:
-    """Findings from logs, and what was in them earlier."""
+    """Findings from logs, one of each for a host, and what was in them earlier."""
     found, past = [], []
     for name, symptom in symptoms().items():
-        if symptom.pattern is None:
-            continue
+        best: dict[str, tuple[int, Finding]] = {}
         for log in logs:
-            if not any(fnmatch(log.file, each) for each in symptom.logs):
+            if symptom.pattern is None or not any(fnmatch(log.file, each) for each in symptom.logs):
                 continue
             total, recent, last = _seen(symptom, log)
             if recent >= symptom.least:
-                hosts = (log.host,) if log.host else ()
                 times = f"{recent} time{'' if recent == 1 else 's'}"
-                found.append(Finding(name, hosts, f"{log.file}, {times}, at last: {last.strip()[:LONGEST]}"))
-            elif total:
-                past.append(Past(name, log.host, log.file, total, last.strip()[:LONGEST]))
+                finding = Finding(name, (log.host,) if log.host else (), f"{log.file}, {times}, at last: {last}")
+                # The same is often said in several logs of a host.
+                if recent > best.get(log.host, (0, finding))[0]:
+                    best[log.host] = recent, finding
+            elif total >= symptom.least:
+                past.append(Past(name, log.host, log.file, total, last))
+        found += [finding for _, finding in best.values()]
     return found, past
 
 

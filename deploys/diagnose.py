@@ -12,6 +12,7 @@ from pathlib import Path
 from pyinfra import host, inventory, logger
 from pyinfra.api import deploy
 
+from cluster import eviction
 from cluster.findings import names
 from cluster.runtime import UNITS
 from cluster.topology import Node
@@ -23,6 +24,7 @@ from operations.diagnose import collect
 from operations.interview import Patient
 
 SINCE = "1h"
+BALANCER_KEEPS = eviction.Amount(share=0.05)
 
 
 @deploy("Diagnose")
@@ -85,6 +87,12 @@ def case(asked: tuple[Node, ...], answering: list[Node]) -> Case:
         warning_days=settings.certificate_warning_days,
         critical_days=settings.certificate_critical_days,
         bundle_port=str(settings.bundle_port),
+        kept={
+            node.name: BALANCER_KEEPS
+            if node in topology.load_balancers
+            else eviction.kept(plan.settings(node.name).kubelet_config)
+            for node in topology.nodes
+        },
         input=tuple(problems()),
     )
 

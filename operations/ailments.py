@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster import certificates
+from cluster.eviction import Amount
 from cluster.findings import Finding
 from cluster.preflight.seen import Clock
 from cluster.preflight.time import apart
@@ -27,7 +28,8 @@ CHECKS = {
     "L7TOUT": "its API server takes too long to answer",
     "SOCKERR": "HAProxy has no socket left",
 }
-FULL, FILLING, FEW_INODES = 0.02, 0.10, 0.05
+# Shares of a file system, and MiB of a large one.
+FULL, FEW_INODES, ENOUGH = 0.02, 0.05, 1024
 # A container that has been started again so often, last within these seconds, goes round in a loop.
 OFTEN, LATELY = 5, 600
 MOST = 10
@@ -49,6 +51,8 @@ class Case:
     warning_days: int
     critical_days: int
     bundle_port: str
+    # What each host is to keep free on its disks; of nodes the kubelet evicts pods below.
+    kept: Mapping[str, Amount]
     # What is wrong with settings, inventory or bundle.
     input: tuple[str, ...] = ()
 
@@ -64,9 +68,10 @@ def words(seen: Seen, name: str) -> str:
     if name not in seen.answers:
         return "does not answer"
     versions, rows = seen.fact(name, "NodeVersions"), seen.fact(name, "FileSystems") or []
-    used = {row["mount"]: 100 - 100 * row["free_mib"] // row["size_mib"] for row in rows if row["size_mib"]}
     told = [f"kubelet {versions['running'] or 'does not run'}"] if versions else []
-    told += [f"{mount} {share}% used" for mount, share in used.items()]
+    if rows:
+        least = min(rows, key=lambda row: row["free_mib"])
+        told.append(f"least room: {least['free_mib']} MiB on {least['mount']}")
     system = seen.of(name, "system.txt")
     load = re.search(r"load average.*", system.text) if system else None
     return ", ".join([*told, *([load[0]] if load else [])]) or "said nothing"
@@ -109,9 +114,9 @@ def _disks(seen: Seen, case: Case) -> Iterator[Finding]:
         for mount, row in rows.items():
             free, size = row["free_mib"], row["size_mib"]
             what = f"{free} of {size} MiB free on the file system of {mount}"
-            if size and free < FULL * size:
+            if size and free < min(FULL * size, ENOUGH):
                 yield Finding("disk-full", (name,), what)
-            elif size and free < FILLING * size:
+            elif size and name in case.kept and free < case.kept[name].of(size):
                 yield Finding("disk-filling", (name,), what)
             if row["inodes"] and row["inodes_free"] < FEW_INODES * row["inodes"]:
                 what = f"{row['inodes_free']} of {row['inodes']} inodes free on the file system of {mount}"
@@ -229,7 +234,8 @@ def _api(seen: Seen, case: Case) -> Iterator[Finding]:
         yield Finding("api-away", tuple(asked), "no API server answers as ready")
     for name, answer in down.items():
         lines = [line for line in answer.text.splitlines() if line.strip()]
-        bad = [line for line in lines if line.startswith("[-]")] or lines[-1:]
+        # kubectl tells all checks in one line, with the newlines written out.
+        bad = re.findall(r"\[-\][^\\\n]+", answer.text) or lines[-1:]
         yield Finding("api-down", (name,), f"/readyz: {'; '.join(bad) or answer.problem or 'no answer'}"[:400])
     for name in asked:
         through = seen.of(name, "endpoint.txt")

@@ -21,7 +21,7 @@ from cluster.redaction import redact
 from operations.questions import Question, of_cluster
 
 # Beyond a question's own seconds, for the way there and back.
-GRACE = 20
+GRACE = 10
 # A host that has let so many questions go without an answer is asked no more.
 PATIENCE = 2
 

@@ -138,7 +138,7 @@ def kubectl(at: Address) -> str:
 
 def of_control_plane(at: Address, endpoint: Endpoint) -> tuple[Question, ...]:
     """Of a control plane: its API server, and etcd as its member sees it."""
-    ctl = f'export ETCDCTL_API=3; c() {{ timeout 12 {ETCDCTL} --command-timeout=8s "$@"; }}; '
+    ctl = f'c() {{ timeout 12 {ETCDCTL} --command-timeout=4s "$@"; }}; '
     logs = (
         Question(f"pods/{name}.log", ends_of(f"/var/log/pods/kube-system_{name}-*/*/*.log", 384 * KIB), limit=512 * KIB)
         for name in STATIC
@@ -149,7 +149,7 @@ def of_control_plane(at: Address, endpoint: Endpoint) -> tuple[Question, ...]:
         of_fact(Members, seconds=30),
         Question("etcd-alarms.txt", f"{ctl}c alarm list", 15),
         Question("etcd.txt", f"{ctl}c member list -w table; c endpoint status --cluster -w table", 30),
-        Question("etcd-status.json", f"{ctl}c endpoint status --cluster -w json 2>/dev/null", 30),
+        Question("etcd-status.json", f"{ctl}c endpoint status -w json 2>/dev/null", 15),
         Question("manifests.txt", shown("/etc/kubernetes/manifests/*.yaml")),
         *logs,
     )
@@ -196,7 +196,7 @@ def of_cluster(at: Address) -> tuple[Question, ...]:
 def _events(k: str) -> str:
     """Warnings and others with their time first, as logs have it."""
     row = (
-        "{range .items[*]}{.lastTimestamp}{.eventTime} {.type} {.metadata.namespace}/{.involvedObject.kind}/"
+        "{range .items[*]}{.lastTimestamp} {.eventTime} {.type} {.metadata.namespace}/{.involvedObject.kind}/"
         '{.involvedObject.name} {.reason}: {.message} (x{.count}){"\\n"}{end}'
     )
     return f"{k} get events -A --sort-by=.metadata.creationTimestamp -o jsonpath={shlex.quote(row)} | tail -n 3000"

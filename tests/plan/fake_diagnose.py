@@ -17,7 +17,7 @@ WRAPPED = like(Question("", "ANY_script").command.replace("-k 2 10", "-k 2 ANY_s
 # What is asked and not judged: those scripts begin so. What a test has `planted` on a host is in all of their answers.
 READ = (
     "uname -a; ", "ps -eo ", "systemctl list-units --failed ", "systemctl cat ", "ip -br addr; ", "journalctl ",
-    "crictl ", "for f in ", "export ETCDCTL_API=3; ", "echo 'show info'", "kubectl ",
+    "crictl ", "for f in ", "c() { timeout ", "echo 'show info'", "kubectl ",
 )  # fmt: skip
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from harness import recorded
 
 from cluster.findings import Finding
 from cluster.symptoms import Log, recognise, reported, symptoms
@@ -64,6 +66,46 @@ def test_a_line_is_recognised_where_it_belongs(symptom: str) -> None:
     (finding,) = (each for each in found if each.check == symptom)
     assert finding.hosts == ("cp1",)
     assert line[:50] in finding.evidence
+
+
+def test_recorded_lines_are_told_apart() -> None:
+    """Of a control plane while it was made, and of an API server whose etcd has no quorum."""
+    kubelet, server = recorded("KubeletLog.cluster-cp1"), recorded("ApiServerLog.cluster-cp1")
+    logs = [
+        Log("cp1", "journal/kubelet.log", "\n".join(kubelet), seconds("2026-11-25T18:29:31Z")),
+        Log("cp1", "pods/kube-apiserver.log", "\n".join(server), seconds("2026-11-25T18:34:54Z")),
+    ]
+    found, past = recognise(logs)
+    assert [each.check for each in found] == ["flannel-subnet", "etcd-no-leader-said"]
+    assert "open /run/flannel/subnet.env: no such file or directory" in found[0].evidence
+    # That there is no CRI-O is nothing.
+    assert [(each.symptom, each.count) for each in past] == [("kubelet-without-api", 3)]
+    later = [replace(each, now=each.now + 300) for each in logs]
+    assert recognise(later)[0] == []
+
+
+def seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def test_half_a_line_at_the_beginning_of_a_cut_log_is_as_old_as_the_next() -> None:
+    cut = "ntime network not ready: cni plugin not initialized"
+    assert recognise([log("journal/kubelet.log", cut, at(900, "and so on"))])[0] == []
+    assert recognise([log("journal/kubelet.log", cut)])[0]
+
+
+def test_events_have_their_time_in_one_of_two_fields() -> None:
+    line = "Warning default/Pod/a Failed: Error: ErrImagePull (x3)"
+    for stamp in ("2026-11-25T17:59:30Z null", "null 2026-11-25T17:59:30.123456Z"):
+        found, _ = recognise([Log("", "cluster/events.txt", f"{stamp} {line}", NOW)])
+        assert [(each.check, each.hosts) for each in found] == [("image-refused", ())]
+        assert recognise([Log("", "cluster/events.txt", f"{stamp} {line}", NOW + 600)])[0] == []
+
+
+def test_of_what_several_logs_of_a_host_say_the_one_that_says_it_most_is_told() -> None:
+    line = at(1, "write /x: no space left on device")
+    found, _ = recognise([log("warnings.log", line), log("journal/kubelet.log", line, line)])
+    assert [each.evidence for each in found] == [f"journal/kubelet.log, 2 times, at last: {line}"]
 
 
 def test_what_is_no_longer_said_is_past() -> None:

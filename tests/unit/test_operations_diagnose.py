@@ -14,6 +14,7 @@ import pytest
 from harness import answer as fact_of
 from harness import recorded
 
+from cluster.eviction import Amount
 from facts.haproxy import Backends
 from operations import ailments, diagnose
 from operations.ailments import Case
@@ -23,7 +24,7 @@ from operations.questions import Question, ends_of, of_fact
 CASE = Case(
     cluster="test", unreachable=(), not_asked=(), control_planes=("cp1", "cp2", "cp3"), nodes=("cp1", "cp2", "cp3"),
     balancers=("lb1", "lb2"), vips=("10.88.0.100",), endpoint="10.88.0.100:6443", warning_days=30, critical_days=7,
-    bundle_port="5443",
+    bundle_port="5443", kept={"w1": Amount(share=0.1)},
 )  # fmt: skip
 
 
@@ -146,6 +147,18 @@ def test_haproxys_reason_is_told_in_words() -> None:
         backend[name] |= {"status": "DOWN", "check": "L4CON"}
     (line,) = evidence({"lb1": [said("facts/Backends.txt", fact=state)]})
     assert line == f"lb1: HAProxy has server {name} DOWN (L4CON: nobody listens there, or the host is not reached)"
+
+
+def test_what_a_real_api_server_without_etcd_says_is_told_by_its_bad_checks() -> None:
+    said_by_it = (
+        "Error from server (InternalError): an error on the server "
+        '("[+]ping ok\\n[+]log ok\\n[-]etcd failed: reason withheld\\n[-]etcd-readiness failed: reason withheld\\n'
+        '[+]informer-sync ok\\nreadyz check failed") has prevented the request from succeeding\n'
+    )
+    assert evidence({"cp1": [said("readyz.txt", said_by_it, status=1)]}) == [
+        "cp1: no API server answers as ready",
+        "cp1: /readyz: [-]etcd failed: reason withheld; [-]etcd-readiness failed: reason withheld",
+    ]
 
 
 def disk(free: int, inodes: int = 1000) -> Answer:
