@@ -179,3 +179,13 @@ def test_an_argument_of_the_kubelet_that_a_node_has_not_is_named(site: Site) -> 
     own = {"nodeRegistration": {"kubeletExtraArgs": {"v": "3"}}}
     run = site.run("--dry", *data(join_configuration=own))
     assert "[w1]  kubelet has not --v=3, which kubeadm gives it when a node is made" in run.words
+
+
+def test_nothing_follows_in_the_middle_of_a_rotation_of_cas(site: Site) -> None:
+    """kubeadm would take back what that has written into manifests."""
+    with site.state() as state:
+        file = {"text": "a CA\n", "mode": "600", "owner": "root:root", "changed": 0}
+        state["nodes"]["cp2"]["files"]["/etc/kubernetes/pki/rotation/new/ca.crt"] = file
+    run = site.run("-y", *AUDITED)
+    assert (run.code, run.changes) == (1, [])
+    assert "cp2: a rotation of CAs is under way. End it first: deploys/rotate_ca.py goes on with it." in run.words
