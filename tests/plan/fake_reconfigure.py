@@ -120,13 +120,13 @@ def _(node: Node, stdin: str, name: str) -> None:
     node.start_kubelet()
 
 
-@command(kubeadm("init phase upload-config (?P<what>kubeadm|kubelet)"))
+@command(kubeadm("init phase upload-config (?P<what>kubeadm|kubelet|all)"))
 def _(node: Node, stdin: str, what: str) -> None:
     node.api()
     found = documents(stdin)
-    if what == "kubeadm":
+    if what in ("kubeadm", "all"):
         node.world.cluster["configuration"] = yaml.safe_dump(found["ClusterConfiguration"])
-    else:
+    if what in ("kubelet", "all"):
         node.world.cluster["kubelet"] = kubelet(found["KubeletConfiguration"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.upgrade import static_pods
 from facts.upgrade import MARK, Nodes, NodeVersions, RemovedApis
 from operations import upgrade
-from tests.plan.fake_nodes import ADMIN, Node, Refused, command, fact, kubeadm, like
+from tests.plan.fake_nodes import ADMIN, Node, Refused, command, fact, like
 
 KUBECTL = upgrade.KUBECTL
 
@@ -63,11 +63,6 @@ def _(node: Node, name: str) -> None:
     unmark(node, name)
     cluster = node.world.cluster
     cluster["cordoned"] = [each for each in cluster["cordoned"] if each != name]
-
-
-@command(kubeadm("init phase upload-config all"))
-def _(node: Node, stdin: str) -> None:
-    node.api()
 
 
 def replaced(node: Node, version: str) -> None:
