@@ -10,7 +10,6 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
-import gevent
 import yaml
 from pyinfra import host, inventory, logger
 from pyinfra.api import OperationError, StringCommand, operation
@@ -25,6 +24,7 @@ from facts.etcd import ETCDCTL, Members
 from facts.kubeadm import StoredConfiguration
 from facts.kubernetes import kubectl
 from operations.kubeadm import own_api, ready
+from operations.workload import settled
 
 # What is replaced is kept here, a directory for each time; nothing is ever removed from it.
 REPLACED = "/var/lib/pyinfra-kubeadm/replaced-certificates"
@@ -204,15 +204,10 @@ def _proof(node: Node, question: Question) -> Generator[StringCommand, None, Non
     """Wait for it; commands only where it does not come."""
     if not host.state.is_executing:
         return
-    for waited in range(0, LIMIT + 1, 2):
-        state: State = host.get_fact(Certificates, **question)
-        left = work(state, 0, frozenset()).stale
-        if not left:
-            logger.info("%s%s", host.print_prefix, proof(state))
-            return
-        if waited % 20 == 0:
-            logger.info("%snot yet, after %s s of %s: %s", host.print_prefix, waited, LIMIT, ", ".join(left))
-        gevent.sleep(2)
+    left = settled(lambda: list(work(host.get_fact(Certificates, **question), 0, frozenset()).stale), LIMIT)
+    if not left:
+        logger.info("%s%s", host.print_prefix, proof(host.get_fact(Certificates, **question)))
+        return
     words = (
         f"{node.name}: {', '.join(left)} did not serve the certificates on disk within {LIMIT} s. `crictl ps -a` and "
         "`journalctl -u kubelet` there say why; the ones before are in " + REPLACED + ". Run again to continue."

@@ -29,6 +29,7 @@ from facts.service import Unit
 from operations import file, remote
 from operations.certificates import LIMIT, Question, check, renew_script, restarted
 from operations.kubeadm import answers
+from operations.workload import settled
 
 MAKING = f"{PKI}/.rotation"
 KUBECTL = f"{kubectl()} --request-timeout=20s"
@@ -216,6 +217,11 @@ def copy(topology: Topology, node: Node) -> Generator[StringCommand, None, None]
     yield StringCommand(RECEIVE, _stdin=text)
 
 
+def _is_further(wanted: int, pair: Pairs | None) -> bool:
+    """Whether this node has had a phase and is in a later one."""
+    return pair is not None and (rotation.phase(host.get_fact(Authorities), pair) or 0) > wanted
+
+
 def _pending(wanted: int, pair: Pairs | None, control_plane: bool) -> bool:
     """Whether this node's files are still to be laid for a phase; before the new CA is made, they are."""
     if pair is None:
@@ -239,8 +245,7 @@ def lay(
     + wanted: the phase
     """
     pair = _known(topology)
-    own = host.get_fact(Authorities)
-    if pair and (rotation.phase(own, pair) or 0) > wanted:
+    if _is_further(wanted, pair):
         host.noop("it is further")
         return
     renewed = rotation.unsigned(host.get_fact(Certificates, **question), pair) if pair and wanted == 2 else ()
@@ -268,7 +273,7 @@ def lay_worker(topology: Topology, wanted: int) -> Generator[StringCommand, None
     + wanted: the phase
     """
     pair = _known(topology)
-    if pair and (rotation.phase(host.get_fact(Authorities), pair) or 0) > wanted:
+    if _is_further(wanted, pair):
         host.noop("it is further")
         return
     if not _pending(wanted, pair, control_plane=False):
@@ -288,8 +293,7 @@ def restart(topology: Topology, node: Node, question: Question, wanted: int) -> 
     + wanted: the phase
     """
     pair = _known(topology)
-    own = host.get_fact(Authorities)
-    if pair and (rotation.phase(own, pair) or 0) > wanted:
+    if _is_further(wanted, pair):
         host.noop("it is further")
         return
     coming = not host.state.is_executing and _pending(wanted, pair, control_plane=True)
@@ -308,14 +312,10 @@ def _stale(wanted: int, question: Question) -> tuple[Program, ...]:
 
 def _settled(node: Node, question: Question, wanted: int) -> Generator[StringCommand, None, None]:
     """Wait until every program has read what is on disk, and ports serve it; a command only where it does not come."""
-    for waited in range(0, LIMIT + 1, 2):
-        left = _stale(wanted, question)
-        if not left:
-            logger.info("%s%s: %s", host.print_prefix, node.name, rotation.PHASES[wanted])
-            return
-        if waited % 20 == 0:
-            logger.info("%snot yet, after %s s of %s: %s", host.print_prefix, waited, LIMIT, ", ".join(left))
-        gevent.sleep(2)
+    left = settled(lambda: list(_stale(wanted, question)), LIMIT)
+    if not left:
+        logger.info("%s%s: %s", host.print_prefix, node.name, rotation.PHASES[wanted])
+        return
     words = (
         f"{node.name}: {', '.join(left)} did not run with what is on disk within {LIMIT} s. `crictl ps -a` and "
         "`journalctl -u kubelet` there say why. Run again to continue."

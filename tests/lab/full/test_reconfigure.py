@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import runpy
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lab import lab, layout
-from tests.lab.full.test_upgrade import Writer
 from tests.lab.nodes import (
     BUNDLE,
     CONTROL_PLANES,
     KUBERNETES_NODES,
-    MEASURED,
     ROOT,
     changes,
     deployed,
@@ -24,7 +21,7 @@ from tests.lab.nodes import (
     pyinfra,
     ssh,
 )  # fmt: skip
-from tests.lab.test_4_survival import wait_for
+from tests.lab.upgrades import Writer, kept, writes
 
 PROXY = {"conntrack": {"maxPerCore": 0, "min": 0}}
 
@@ -44,12 +41,8 @@ def writer(bundle: str) -> Iterator[Writer]:
     lab.down()
     lab.up(layout.topology("compact"), str(BUNDLE))
     deployed("cluster", "-y")
-    writing = Writer()
-    thread = threading.Thread(target=writing.run)
-    thread.start()
-    yield writing
-    writing.over.set()
-    thread.join()
+    with writes() as writing:
+        yield writing
     lab.down()
 
 
@@ -79,11 +72,7 @@ def test_settings_of_every_kind_are_carried_and_no_acknowledged_write_is_lost(wr
     assert changes(deployed("cluster", "-y", *changed)) == {}
     deployed("cluster", "-y")
     assert changes(deployed("cluster", "-y")) == {}
-    wait_for(lambda: len(writer.written) > 10, "writes")
-    known = list(writer.written)
-    there = set(kubectl("get", "configmaps", "-o", "name").split())
-    assert not [name for name in known if f"configmap/{name}" not in there]
-    MEASURED.append(f"reconfigure: {len(known)} writes acknowledged, none lost; {writer.failed} refused on the way")
+    kept(writer, "reconfigure")
 
 
 @pytest.mark.parametrize(

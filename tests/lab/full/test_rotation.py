@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from lab import lab, layout
 from tests.lab.nodes import BUNDLE, CONTROL_PLANES, KUBECTL, ROOT, changes, deployed, pyinfra, pyinfra_command, ssh
 from tests.lab.test_4_survival import wait_for
-from tests.lab.upgrades import Writer, kept
+from tests.lab.upgrades import Writer, kept, writes
 
 NODES = (*CONTROL_PLANES, "w1")
 ROTATION = "/etc/kubernetes/pki/rotation"
@@ -28,12 +27,8 @@ def writer(bundle: str) -> Iterator[Writer]:
     lab.down()
     lab.up(layout.topology("compact"), str(BUNDLE))
     deployed("cluster", "-y")
-    writing = Writer()
-    thread = threading.Thread(target=writing.run)
-    thread.start()
-    yield writing
-    writing.over.set()
-    thread.join()
+    with writes() as writing:
+        yield writing
     lab.down()
 
 
