@@ -38,7 +38,7 @@ def haproxy() -> None:
     trusted = pki.trust(name="Give HAProxy the cluster's CA", dest=CA, topology=topology)
     text = plan.template("haproxy/haproxy.cfg.j2", control_planes=topology.control_planes, ca_file=CA)
     written = file.content(
-        name="Write HAProxy's configuration", dest=HAPROXY, content=text, validate="haproxy -c -q -f {}"
+        name="Write HAProxy's configuration", dest=HAPROXY, content=text, validate="haproxy -c -q -f {}", packaged=True
     )
     told = file.content(
         name="Have systemd tell Keepalived of HAProxy",
@@ -48,6 +48,7 @@ def haproxy() -> None:
     service.unit(
         name="Run HAProxy",
         unit="haproxy.service", restart_on=[trusted, written, told], config_files=[CA, HAPROXY, DROP_IN],
+        effect="connections to the API through this host are cut",
     )  # fmt: skip
 
 
@@ -70,6 +71,7 @@ def keepalived() -> None:
     service.unit(
         name="Run Keepalived",
         unit="keepalived.service", restart_on=[check, written], config_files=[script, KEEPALIVED],
+        effect="the virtual IP goes to another host, if it was here",
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def node() -> None:
         plan.packages("time", name="Install chrony")
         chrony = plan.family().chrony
         text = plan.template("chrony/chrony.conf.j2", drift=chrony.drift)
-        configured = file.content(name="Write chrony's configuration", dest=chrony.config, content=text)
+        configured = file.content(name="Write chrony's configuration", dest=chrony.config, content=text, packaged=True)
         service.unit(name="Run chrony", unit=chrony.unit, restart_on=[configured], config_files=[chrony.config])
     plan.barrier("node")
 

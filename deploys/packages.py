@@ -45,6 +45,7 @@ def service_of_kubelet() -> None:
         restart_on=files,
         config_files=(UNIT, DROP_IN),
         running=joined,
+        effect="pods go on",
     )
 
 

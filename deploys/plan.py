@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from cluster import addons as known_addons
 from cluster import addressing, backup, balancing, configuration, families, firewall, networks, ports, removal
 from cluster import runtime as runtimes
 from cluster import topology as roles
+from cluster.changes import Host
 from cluster.endpoint import Endpoint
 from cluster.families import Family
 from cluster.findings import report, unknown
@@ -29,6 +31,7 @@ from cluster.preflight.system import lacking, runtime_problems
 from cluster.runtime import Wanted
 from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import EVEN, Node, Topology, check, even
+from deploys import record
 from deploys.ask import at_once
 from facts.hardware import Hardware
 from operations import file, package
@@ -306,7 +309,26 @@ def run(module: str, layer: Callable[[], object], options: Sequence[str] = (), a
     `--data` may have beside settings. One that only looks runs `anyway`, and says what is wrong itself.
     """
     if module == "builtins":
-        _options.update(options)
+        _options.update(options, record.OPTIONS)
+        record.begin()
         if not anyway:
             refuse(problems())
         layer()
+        record.end(_about, refuse)
+
+
+def _about() -> dict[str, Any]:
+    """The site and the run, as a plan has them."""
+    mine, path = settings(), Path(settings().bundle_dir) / "bundle.lock"
+    return {
+        "cluster_name": mine.cluster_name,
+        "kubernetes_version": mine.kubernetes_version,
+        "bundle": hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "",
+        "endpoint": str(endpoint()),
+        "hosts": {
+            each.name: Host(
+                groups=tuple(name for name in GROUPS if name in each.groups), address=str(node_of(each.name).address)
+            )
+            for each in host.state.inventory.iter_activated_hosts()
+        },
+    }

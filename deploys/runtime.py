@@ -48,7 +48,7 @@ def _containerd(wanted: Wanted) -> None:
     )
     configured = file.content(
         name="Write containerd's configuration", dest=containerd.CONFIG, content=text,
-        validate=containerd.check_script(wanted.pause, wanted.driver),
+        validate=containerd.check_script(wanted.pause, wanted.driver), packaged=True,
     )  # fmt: skip
     bundle_server.trust(name="Trust the bundle's servers", dest=TRUST, servers=plan.bundle_servers())
     urls = [f"https://{bundle_server.registry(node, plan.settings().bundle_port)}" for node in plan.bundle_servers()]
@@ -119,6 +119,7 @@ def _run(wanted: Wanted, changed: list[OperationMeta], files: list[str]) -> None
         restart_on=changed,
         config_files=files,
         drift=operations.drift(wanted),
+        effect="pods go on",
     )
     operations.agrees(name=f"Assert that {wanted.name} runs as configured", wanted=wanted)
 

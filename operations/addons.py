@@ -13,7 +13,7 @@ from pyinfra.api.operation import OperationMeta
 
 from facts.kubernetes import Manifest, MetricsCertificate, kubectl
 from operations import remote
-from operations.change import any_changes
+from operations.change import any_changes, will
 from operations.workload import COMPLAINTS, settled
 
 # What the API says for a moment only: kinds that this manifest itself defines, webhooks that it starts.
@@ -122,6 +122,7 @@ def applied(
     if not any_changes([written_by]) and host.get_fact(Manifest, path=path, context=context) == "applied":
         host.noop(f"{path} is what the cluster has")
         return
+    will(f"apply {path}")
     yield StringCommand(apply_script(path, context, partial))
     if not host.state.is_executing or not wait:
         return
@@ -180,5 +181,5 @@ def metrics_certificate() -> Generator[StringCommand, None, None]:
     if (state := host.get_fact(MetricsCertificate)) == "valid":
         host.noop("metrics-server's certificate is valid, and the API checks it")
         return
-    host.log(f"Will make metrics-server's certificate ({state})")
+    will(f"make metrics-server's certificate ({state})")
     yield StringCommand(certificate_script())

@@ -19,6 +19,7 @@ from cluster.backup import PKI, SNAPSHOT, BackupError, Manifest, read, whole
 from facts.backup import SERVICE, TIMER, Backups, BackupState
 from facts.service import Unit
 from operations import remote, transfer
+from operations.change import will
 
 PROGRAM = "/usr/local/sbin/etcd-backup"
 UNITS = "/etc/systemd/system"
@@ -56,11 +57,10 @@ def take(script: str, directory: str) -> Generator[FunctionCommand, None, None]:
     + script: templates/backup/etcd-backup.j2, rendered
     + directory: directory on the control machine below which it is kept
     """
-    if not host.state.is_executing:
-        host.log(
-            f"Will take a snapshot of etcd's member on {host.name}, verify it, put the PKI and kubeadm's configuration "
-            f"beside it, and fetch all of it to {directory}"
-        )
+    will(
+        f"take a snapshot of etcd's member on {host.name}, verify it, put the PKI and kubeadm's configuration beside "
+        f"it, and fetch all of it to {directory}"
+    )
 
     def back_up() -> None:
         lines = remote.on(host.name, "sh -s -- asked", script, why="backing up etcd")
@@ -95,6 +95,7 @@ def no_timer() -> Generator[StringCommand, None, None]:
     if host.get_fact(Unit, unit=TIMER)["load"] == "not-found":
         host.noop("there is no timer of backups")
         return
+    will(f"remove {TIMER}")
     files = shlex.join([f"{UNITS}/{TIMER}", f"{UNITS}/{SERVICE}", PROGRAM])
     yield StringCommand(f"systemctl disable --now {TIMER} && rm -f {files} && systemctl daemon-reload")
 

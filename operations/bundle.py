@@ -18,6 +18,7 @@ from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY
 from cluster.relay import batches
 from facts.checksum import Checksums
+from operations.change import will
 
 # How much is sent, unpacked and checked at a time: what a cut connection costs at most, and room needed in /tmp.
 BATCH = 32 * 1024 * 1024  # bytes
@@ -99,10 +100,9 @@ class Progress:
             host.log(f"{self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB are here, and checked")
 
 
-def announce(wanted: Sequence[File], files: Sequence[File]) -> str:
-    """Say while planning what will be carried; the plan's one command."""
-    host.log(f"Will carry {len(wanted)} of {len(files)} pieces, {sum(file.size for file in wanted) / 1e6:.0f} MB")
-    return f"# {len(wanted)} pieces"
+def announce(wanted: Sequence[File], files: Sequence[File]) -> None:
+    """Say what will be carried."""
+    will(f"carry {len(wanted)} of {len(files)} pieces, {sum(file.size for file in wanted) / 1e6:.0f} MB")
 
 
 @operation()
@@ -122,8 +122,9 @@ def carry(
     if not wanted:
         host.noop(f"{len(files)} pieces of the bundle are there")
         return
+    announce(wanted, files)
     if not host.state.is_executing:
-        yield StringCommand(announce(wanted, files))
+        yield StringCommand(f"# {len(wanted)} pieces")
         return
     yield room(wanted, later)
     uploaded = host.get_temp_filename("pieces of the bundle")
@@ -141,9 +142,8 @@ def other_programs(wanted: Mapping[str, File]) -> dict[str, File]:
     """Those programs that are not there, or not as in the bundle; while planning, they are announced."""
     there = host.get_fact(Checksums, paths=tuple(wanted))
     differing = {dest: file for dest, file in wanted.items() if there.get(dest) != file.sha256}
-    if not host.state.is_executing:  # all of them now: planning ends at the first command
-        for dest, file in differing.items():
-            host.log(f"Will {'replace' if dest in there else 'install'} {dest} ({file.name} {file.version})")
+    for dest, file in differing.items():  # all of them now: planning ends at the first command
+        will(f"{'replace' if dest in there else 'install'} {dest} ({file.name} {file.version})")
     return differing
 
 

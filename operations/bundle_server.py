@@ -23,6 +23,7 @@ from facts.certificate import Certificate, CertificateState
 from facts.file import FileState
 from operations import file
 from operations.bundle import DATE, Progress, announce, lacking, room
+from operations.change import will
 
 DIRECTORY = "/etc/bundle-server"
 CERTIFICATE = f"{DIRECTORY}/server.crt"
@@ -61,8 +62,7 @@ def certificate(node: Node) -> Generator[StringCommand, None, None]:
     if found["state"] == "valid":
         host.noop(f"the certificate for {node.address} is good until {found['not_after']}")
         return
-    if not host.state.is_executing:
-        host.log(f"Will make a certificate for {node.address}, good for ten years")
+    will(f"make a certificate for {node.address}, good for ten years")
     yield StringCommand(certificate_script(node))
 
 
@@ -103,7 +103,7 @@ def trust(dest: str, servers: Sequence[Node]) -> Generator[StringCommand, None, 
     if host.state.is_executing:
         missing = [node.name for node in servers if node.name not in found]
         raise OperationError(f"{host.name}: {_without(missing)}")
-    host.log(f"Will create {dest} (its content is known once the servers have their certificates)")
+    will(f"create {dest}", later="its content is known once the servers have their certificates")
     yield StringCommand("# the servers do not have their certificates yet")
 
 
@@ -145,8 +145,9 @@ def fetch(
     if not wanted:
         host.noop(f"{len(files)} pieces of the bundle are there")
         return
+    announce(wanted, files)
     if not host.state.is_executing:
-        yield StringCommand(announce(wanted, files))
+        yield StringCommand(f"# {len(wanted)} pieces")
         return
     known = certificates(servers)
     if not known:

@@ -23,6 +23,7 @@ from facts.certificate import Certificates
 from facts.etcd import ETCDCTL, Members
 from facts.kubeadm import StoredConfiguration
 from facts.kubernetes import kubectl
+from operations.change import will
 from operations.kubeadm import own_api, ready
 from operations.workload import settled
 
@@ -138,10 +139,10 @@ def renew(
     if not todo.files:
         host.noop("every certificate has its names and time left")
         return
-    if not host.state.is_executing:
-        made = [f"make {', '.join(kind.name for kind in todo.anew)} anew"] if todo.anew else []
-        made += [f"renew {', '.join(kind.name for kind in todo.renewed)}"] if todo.renewed else []
-        host.log(f"Will {' and '.join(made)}")
+    if todo.anew:
+        will(f"make {', '.join(kind.name for kind in todo.anew)} anew")
+    if todo.renewed:
+        will(f"renew {', '.join(kind.name for kind in todo.renewed)}")
     if not together:
         check(topology, node)
     yield StringCommand(renew_script(todo), _stdin=certificate_documents(settings, topology, node))
@@ -167,8 +168,7 @@ def restart(
     if not programs:
         host.noop("every program has the certificates that are on disk")
         return
-    if not host.state.is_executing:
-        host.log(f"Will restart {', '.join(programs)}")
+    will(f"restart {', '.join(programs)}")
     yield from restarted(programs, topology, node, together)
     if not together:
         yield from _proof(node, question)
@@ -247,6 +247,7 @@ def kubelet(question: Question, within: int) -> Generator[StringCommand, None, N
     if not certificates.kubelet_ends(state, within):
         host.noop("the kubelet's certificate has time left")
         return
+    will("renew the kubelet's client certificate", effect="restarts kubelet")
     yield StringCommand(kubelet_script())
 
 
@@ -273,6 +274,7 @@ def share_names(settings: Settings, topology: Topology) -> Generator[StringComma
             )
         host.noop("no API answers now; the names are looked at when this runs")
         return
+    will(f"have {', '.join(wanted)} in kubeadm-config as names of API servers")
     changed = {**stored, "apiServer": {**(stored.get("apiServer") or {}), "certSANs": wanted}}
     patch = yaml.safe_dump({"data": {"ClusterConfiguration": yaml.safe_dump(changed)}})
     yield StringCommand(

@@ -17,6 +17,7 @@ from facts.running import Running
 from facts.service import Unit
 from facts.traces import RULES, TABLES, Remains, Traces
 from operations import file
+from operations.change import will
 from operations.package import MANAGERS
 from operations.swap import COMMENT
 
@@ -32,6 +33,7 @@ def stopped(unit: str) -> Generator[StringCommand, None, None]:
     if state["load"] != "loaded" or (state["active"] in ("inactive", "failed") and state["enabled"] != "enabled"):
         host.noop(f"{unit} does not run, now or at boot")
         return
+    will(f"stop {unit}, now and at boot")
     yield StringCommand(f"timeout 120 systemctl disable --now {shlex.quote(unit)}")
 
 
@@ -47,8 +49,7 @@ def kubeadm(settings: Settings) -> Generator[StringCommand, None, None]:
     if local["state"] == "none" and not local["etcd_data"] and not running["kubelet"] and not running["pods"]:
         host.noop("this host is no node")
         return
-    if not host.state.is_executing:
-        host.log(f"Will end {len(running['pods'] or ())} pods and what makes this host a {local['state']}")
+    will(f"end {len(running['pods'] or ())} pods and what makes this host a {local['state']}")
     # With a kubeconfig that is not there kubeadm asks nobody, which it would do for minutes where nobody answers.
     yield StringCommand(
         "if command -v kubeadm >/dev/null; then timeout 300 kubeadm reset -f --kubeconfig /nonexistent "
@@ -69,10 +70,9 @@ def network(subnets: Sequence[str]) -> Generator[StringCommand, None, None]:
     if not any(found.values()):
         host.noop("there is nothing of pods' network")
         return
-    if not host.state.is_executing:
-        rules = ", ".join(f"{count} of {program}" for program, count in found["rules"].items())
-        what = [*found["interfaces"], f"{len(found['routes'])} routes", f"rules: {rules or 'none'}"]
-        host.log(f"Will remove {', '.join(what)}")
+    rules = ", ".join(f"{count} of {program}" for program, count in found["rules"].items())
+    what = [*found["interfaces"], f"{len(found['routes'])} routes", f"rules: {rules or 'none'}"]
+    will(f"remove {', '.join(what)}")
     for program in found["rules"]:
         if program == "nft":
             yield StringCommand(
@@ -100,8 +100,7 @@ def removed(paths: Sequence[str], parents: Sequence[str] = ()) -> Generator[Stri
     if not there:
         host.noop("none of it is there")
         return
-    if not host.state.is_executing:
-        host.log(f"Will remove {', '.join(there)}")
+    will(f"remove {', '.join(there)}")
     yield StringCommand(
         f'for p in {shlex.join(there)}; do rm -rf --one-file-system -- "$p" 2>/dev/null; '
         'if test -e "$p" && ! { mountpoint -q "$p" && test -z "$(ls -A "$p")"; }; then '
@@ -165,10 +164,9 @@ def packages(
     if not held and not gone:
         host.noop("no package is held" if not purge else "none of these packages is installed")
         return
-    if not host.state.is_executing:
-        for verb, what in (("release", held), ("remove", gone)):
-            if what:
-                host.log(f"Will {verb} {', '.join(what)}")
+    for verb, what in (("release", held), ("remove", gone)):
+        if what:
+            will(f"{verb} {', '.join(what)}")
     if held:
         yield StringCommand(MANAGERS[format].release(release, held))
     if gone:

@@ -14,6 +14,7 @@ from cluster.lock import Image
 from cluster.pieces import NODE_DIRECTORY
 from cluster.runtime import REGISTRIES
 from facts.containerd import Images, ImagesState
+from operations.change import will
 
 CONFIG = "/etc/containerd/config.toml"
 # Files of a site's own, which are kept and laid over CONFIG.
@@ -85,9 +86,8 @@ def importing(name: str, unit: str, state: ImagesState, wanted: Sequence[Image])
     lacking = [image for image in wanted if state["images"].get(image.name) != image.digest]
     if not lacking:
         host.noop(f"{len(wanted)} images are loaded")
-    elif not host.state.is_executing:
-        for image in lacking:
-            host.log(f"Will import {image.name} ({image.digest[:19]}, {image.size / 1e6:.0f} MB)")
+    for image in lacking:
+        will(f"import {image.name} ({image.digest[:19]}, {image.size / 1e6:.0f} MB)")
     return lacking
 
 

@@ -6,17 +6,17 @@ with `--diff`; here the text goes over standard input straight into a 0600 file 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import posixpath
 import shlex
 from collections.abc import Generator
 
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api import OperationValueError, StringCommand, operation
-from pyinfra.api.output import format_text
-from pyinfra.operations.util.files import generate_color_diff
 
 from facts.file import File, FileState
+from operations.change import will
 
 
 def difference(current: File | None, sha256: str, mode: str, user: str, group: str) -> list[str]:
@@ -45,15 +45,12 @@ def write_script(dest: str, mode: str, user: str, group: str, validate: str | No
     )
 
 
-def show(dest: str, current: File | None, text: str, reasons: list[str], secret: bool) -> None:
-    """Print the difference as pyinfra's `--diff` does; of a secret only that it differs."""
-    host.log(f"Will {'modify' if current else 'create'} {format_text(dest, bold=True)} ({', '.join(reasons)})")
+def unified(dest: str, current: File | None, text: str, secret: bool) -> list[str]:
+    """The difference, a line each; of a secret only that there is one."""
     if secret:
-        logger.info("  (secret: content not shown)")
-        return
+        return ["(secret: content not shown)"]
     old = (current["content"] if current else "") or ""
-    for line in generate_color_diff(old.splitlines(keepends=True), text.splitlines(keepends=True)):
-        logger.info("  %s", line)
+    return list(difflib.unified_diff(old.splitlines(), text.splitlines(), dest, dest, lineterm=""))
 
 
 @operation()
@@ -65,6 +62,7 @@ def content(
     group: str = "root",
     validate: str | None = None,
     secret: bool = False,
+    packaged: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """
     Make a file hold exactly this text, atomically.
@@ -76,6 +74,7 @@ def content(
     + group: owning group
     + validate: shell command that must accept the new file before it replaces the old; `{}` is its path
     + secret: never show or fetch the content, only a checksum
+    + packaged: the package whose configuration it is may bring one, which this takes the place of
     """
     if not posixpath.isabs(dest):
         raise OperationValueError(f"{dest}: destination must be an absolute path")
@@ -86,8 +85,12 @@ def content(
     if not reasons:
         host.noop(f"{dest} is as wanted")
         return
-    if host.state.config.DIFF and not host.state.is_executing:
-        show(dest, current, content, reasons, secret)
+    words = f"modify {dest} ({', '.join(reasons)})" if current else f"create {dest}"
+    will(
+        f"write {dest}" if packaged else words,
+        unified(dest, current, content, secret),
+        later="" if current or not packaged else "what its package brings is replaced",
+    )
     yield StringCommand(write_script(dest, mode, user, group, validate), _stdin=content)
 
 
@@ -101,4 +104,5 @@ def absent(path: str) -> Generator[StringCommand, None, None]:
     if host.get_fact(FileState, path=path, secret=True) is None:
         host.noop(f"{path} is not there")
         return
+    will(f"remove {path}")
     yield StringCommand("rm", "-f", "--", shlex.quote(path))

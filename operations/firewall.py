@@ -10,7 +10,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.api.operation import OperationMeta
 
 from facts.firewall import Firewall
-from operations.change import any_changes
+from operations.change import any_changes, will
 
 # firewalld that cannot read its configuration falls back to the distribution's, which is not the site's: so it is
 # checked before.
@@ -33,6 +33,5 @@ def loaded(
     if not any_changes(after) and firewall not in host.get_fact(Firewall)["stale"]:
         host.noop(f"{firewall} runs with the rules on disk")
         return
-    if not host.state.is_executing:
-        host.log(f"Will reload the rules of {firewall}")
+    will(f"reload the rules of {firewall}")
     yield StringCommand(RELOAD[firewall])

@@ -10,7 +10,7 @@ from pyinfra.api import OperationError, StringCommand, operation
 from pyinfra.api.operation import OperationMeta
 
 from facts.kernel import KernelModules, Sysctl
-from operations.change import any_changes
+from operations.change import any_changes, will
 
 
 @operation()
@@ -31,8 +31,7 @@ def modules(names: Sequence[str]) -> Generator[StringCommand, None, None]:
     if not wanted:
         host.noop(f"{', '.join(state)} are loaded or compiled in")
         return
-    if not host.state.is_executing:
-        host.log(f"Will load kernel modules {', '.join(wanted)}")
+    will(f"load kernel modules {', '.join(wanted)}")
     yield StringCommand(f"modprobe -a {shlex.join(wanted)}")
 
 
@@ -52,7 +51,10 @@ def sysctl(
     if not differing and not any_changes(after):
         host.noop(f"{len(wanted)} kernel settings have their values")
         return
-    if not host.state.is_executing:
-        for key, value in differing.items():
-            host.log(f"Will set {key} = {value} (now {live.get(key) or 'unknown'})")
+    known = {key: value for key, value in differing.items() if live.get(key) is not None}
+    will(
+        f"load {path}",
+        [line for key, value in known.items() for line in (f"-{key} = {live[key]}", f"+{key} = {value}")],
+        later="" if None not in live.values() else "settings of modules that are not loaded are known once they are",
+    )
     yield StringCommand(f"sysctl -q -p {shlex.quote(path)}")

@@ -26,6 +26,7 @@ from cluster.topology import Node, Topology
 from facts.etcd import ETCDCTL
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, MemberNode, NodeState
 from operations import remote
+from operations.change import will
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=30s"
 ALPHABET = string.ascii_lowercase + string.digits
@@ -145,6 +146,7 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
                 "`journalctl -u kubelet`) and run again, or reset that host if its cluster is to go."
             )
     local = yield from idle(host.get_fact(KubeadmNode))
+    will(f"{'finish' if local['etcd_data'] or local['state'] != 'none' else 'initialise'} the cluster on {node.name}")
     if local["etcd_data"]:
         # Its API comes up by itself or must be mended first: what this etcd holds is not put at risk by another init.
         yield StringCommand(ready(own_api(node)))
@@ -276,10 +278,8 @@ def join(
             f"{node.name}: no control plane answers as initialised, so there is nothing to join. "
             "Look at the first control plane with `crictl ps -a` and `journalctl -u kubelet`, then run again."
         )
-    if not host.state.is_executing:
-        first = "clean up what is left on it and " if action == "clean-and-run" else ""
-        later = "" if seed else " (the CA's hash is known once it is made)"
-        host.log(f"Will {first}join {node.name} as a {wanted}{later}")
+    first = "clean up what is left on it and " if action == "clean-and-run" else ""
+    will(f"{first}join {node.name} as a {wanted}", later="" if seed else "the CA's hash is known once it is made")
     if action == "clean-and-run":
         if seed is not None and host.state.is_executing:
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.

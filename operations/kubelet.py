@@ -16,6 +16,7 @@ from pyinfra.api import StringCommand, operation
 from cluster.topology import Node
 from facts.kubelet import CONFIG, KubeletServing, ServingRequest, ServingRequests, SharedKubeletConfig
 from facts.kubernetes import kubectl
+from operations.change import will
 
 LINE = "serverTLSBootstrap: true"
 USAGES = {"digital signature", "key encipherment", "server auth"}
@@ -68,6 +69,7 @@ def serve_by_authority() -> Generator[StringCommand, None, None]:
     if (state := host.get_fact(KubeletServing)) != "own":
         host.noop("kubelet asks the cluster's CA" if state != "none" else "kubelet will be configured so when it joins")
         return
+    will("have the cluster's CA sign what the kubelet serves by", effect="restarts kubelet")
     yield StringCommand(SWITCH)
 
 
@@ -78,6 +80,7 @@ def share_serving() -> Generator[StringCommand, None, None]:
     if not known or LINE in known["text"].splitlines():
         host.noop("the cluster's configuration of kubelets has it" if known else "kubeadm will write it so")
         return
+    will(f"set serverTLSBootstrap in ConfigMap {known['name']}")
     lines = [line for line in known["text"].splitlines() if not line.startswith("serverTLSBootstrap:")]
     patch = json.dumps({"data": {"kubelet": "\n".join([*lines, LINE, ""])}})
     yield StringCommand(
@@ -102,7 +105,7 @@ def approve(
         states = [inventory.get_host(node.name).get_fact(KubeletServing) for node in nodes]
         theirs = [each for each in host.get_fact(ServingRequests) if not faults(each, nodes)]
         if theirs or again or "waiting" in states or (wanted and {"none", "own"} & set(states)):
-            host.log("Will approve serving certificates of kubelets (the requests are known once they are made)")
+            will("approve serving certificates of kubelets", later="the requests are known once they are made")
             yield StringCommand(command)
         else:
             host.noop("no kubelet waits for a serving certificate")

@@ -12,7 +12,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.api.operation import OperationMeta
 
 from facts.kubernetes import Manifest, Objects
-from operations.change import any_changes
+from operations.change import any_changes, will
 from operations.workload import COMPLAINTS, KUBECTL
 
 
@@ -38,6 +38,7 @@ def apply(
     if not any_changes([written_by]) and _applied(path, among_others):
         host.noop(f"{path} is what the cluster has")
         return
+    will(f"apply {path}")
     yield StringCommand(
         f"{KUBECTL} apply --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {shlex.quote(path)}"
     )

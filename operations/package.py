@@ -18,6 +18,7 @@ from pyinfra.api import StringCommand, operation
 from bundle.rpms import VERSIONLOCK
 from cluster.pieces import NODE_DIRECTORY
 from facts.package import Packages, PackageState
+from operations.change import will
 
 # The package managers' own state for the bundle's repository, apart from the system's sources and lists.
 STATE = "/var/lib/pyinfra-kubeadm"
@@ -161,10 +162,12 @@ def packages(
     loose = [name for name in hold if name in missing or not installed[name]["held"]]
     masked = [unit for name, unit in unstarted.items() if name in wanted and name not in installed]
     chosen = [f"{name}{manager.at}{versions[name]}" for name in missing]
-    if not host.state.is_executing:
-        for verb, what in (("mask", masked), ("install", chosen), ("hold", loose)):
-            if what:
-                host.log(f"Will {verb} {', '.join(what)}")
+    changed = [
+        f"{name} {installed[name]['version'] if name in installed else 'none'} -> {versions[name]}" for name in missing
+    ]
+    for verb, what in (("mask", masked), ("install", changed), ("hold", loose)):
+        if what:
+            will(f"{verb} {', '.join(what)}")
     if masked:
         yield StringCommand(f"systemctl mask {shlex.join(masked)}")
     if missing:

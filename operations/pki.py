@@ -17,6 +17,7 @@ from cluster.topology import Topology
 from facts.file import FileState
 from facts.kubeadm import KubeadmNode
 from operations import file, remote
+from operations.change import will
 from operations.kubeadm import with_config
 
 CA = "/etc/kubernetes/pki/ca.crt"
@@ -34,6 +35,7 @@ def authority(settings: Settings, topology: Topology) -> Generator[StringCommand
     if any(inventory.get_host(n.name).get_fact(KubeadmNode)["ca_cert_hash"] for n in topology.control_planes):
         host.noop("the cluster has a CA")
         return
+    will("make the cluster's CA")
     # A key without its certificate is what a killed run leaves; nothing was ever signed by it.
     clean = f"test -e {CA} || rm -f /etc/kubernetes/pki/ca.key; "
     yield StringCommand(
@@ -62,7 +64,7 @@ def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]
             f"{host.name}: no control plane has {CA}. If one has failed above, mend it first; else run "
             "deploys/load_balancer.py without --limit, so that the first control plane makes it."
         )
-    host.log(f"Will create {dest} (its content is known once the CA is made)")
+    will(f"create {dest}", later="its content is known once the CA is made")
     yield StringCommand("# the CA is not made yet")
 
 
@@ -91,6 +93,7 @@ def kubeconfig(dest: str, renewed: bool = False) -> Generator[FunctionCommand, N
     if remote_state is not None and remote_state["sha256"] == local and not coming:
         host.noop(f"{dest} is the cluster's")
         return
+    will(f"write {path}, on the machine that runs this")
 
     def fetch() -> None:
         keep(path, "\n".join(remote.on(host.name, f"cat {ADMIN}", why="reading the kubeconfig")) + "\n")

@@ -13,6 +13,7 @@ from facts.etcd import Members
 from facts.kubeadm import ClusterConfig
 from facts.running import STATIC, Running
 from facts.service import Unit
+from operations.change import will
 from operations.kubeadm import own_api, ready
 
 Which = Literal["ordinary", "control plane", "etcd"]
@@ -39,6 +40,7 @@ def kubelet_stopped() -> Generator[StringCommand, None, None]:
     if not host.get_fact(Running)["kubelet"]:
         host.noop("the kubelet does not run")
         return
+    will("stop the kubelet")
     yield StringCommand("timeout 90 systemctl stop kubelet.service")
 
 
@@ -61,8 +63,7 @@ def pods_stopped(node: Node, which: Which, runtime: str) -> Generator[StringComm
     if not ids:
         host.noop(f"no {which} pod runs")
         return
-    if not host.state.is_executing:
-        host.log(f"Will end {len(ids)} pods: {', '.join(sorted(running['pods'][each] for each in ids))}")
+    will(f"end {len(ids)} pods: {', '.join(sorted(running['pods'][each] for each in ids))}")
     yield StringCommand(f"{stop_script(ids)} && sync")
 
 
@@ -77,4 +78,5 @@ def control_plane_up(node: Node) -> Generator[StringCommand, None, None]:
     if (state, etcd) == ("initialised", "running"):
         host.noop("etcd and the API server answer")
         return
+    will("wait for etcd and the API server")
     yield StringCommand(ready(own_api(node), seconds=240))

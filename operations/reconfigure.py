@@ -23,6 +23,7 @@ from cluster.topology import Node, Topology
 from facts.kubeadm import OWN, ClusterConfig, KubeadmNode
 from facts.reconfigure import Files, NodeFiles, SharedConfiguration
 from operations.certificates import refusal
+from operations.change import will
 from operations.kubeadm import KUBECTL, own_api, with_config
 
 # Manifests and kubelets' configurations that were replaced, by time; nothing is ever removed from it.
@@ -32,13 +33,6 @@ KEEP = (
     f"install -d -m 755 /var/lib/pyinfra-kubeadm && install -d -m 700 {REPLACED} && "
     f"old=$(mktemp -d {REPLACED}/$(date -u +%Y%m%dT%H%M%SZ).XXXX) && "
 )
-
-
-def show(change: Change, effect: str) -> None:
-    """Say what will be written and what comes of it, with the difference."""
-    host.log(f"Will write {change.name}: {effect}")
-    for line in change.lines():
-        logger.info("  %s", line)
 
 
 def answering(nodes: list[Node]) -> str:
@@ -161,10 +155,9 @@ def control_plane(
     if not changes:
         host.noop("static pods are as the settings have them" if files else "kubeadm will write it by the settings")
         return
-    if not host.state.is_executing:
-        for program, change in changes.items():
-            show(change, f"restarts {program} of {node.name}")
-    else:
+    for program, change in changes.items():
+        will(f"write {change.name}", change.lines(), f"restarts {program} of {node.name}")
+    if host.state.is_executing:
         known = host.get_fact(ClusterConfig)["nodes"]
         members = replace(
             topology, control_planes=tuple(each for each in topology.control_planes if each.name in known)
@@ -205,8 +198,7 @@ def kubelet(
     if change is None:
         host.noop("kubelet's configuration is as the settings have it")
         return
-    if not host.state.is_executing:
-        show(change, f"restarts kubelet of {node.name}")
+    will(f"write {change.name}", change.lines(), f"restarts kubelet of {node.name}")
     yield StringCommand(kubelet_script(node), _stdin=yaml.safe_dump(change.new))
 
 
@@ -250,8 +242,7 @@ def _written(settings: Settings, topology: Topology, name: str, effect: str) -> 
     if change is None:
         host.noop(f"ConfigMap {name} is as the settings have it" if changes is not None else "kubeadm will write it")
         return
-    if not host.state.is_executing:
-        show(change, effect)
+    will(f"write {change.name}", change.lines(), effect)
     documents = live_documents(settings, settings, topology, topology.first_control_plane)
     if name == "kube-proxy":
         yield StringCommand(proxy_script(), _stdin=documents)

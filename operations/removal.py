@@ -11,6 +11,7 @@ from cluster.draining import to_evict
 from cluster.topology import Node
 from facts.etcd import Members
 from facts.pods import NodePods
+from operations.change import will
 from operations.drain import TELL, drain_script, evict
 from operations.kubeadm import delete_node, drop_member, peer
 
@@ -28,9 +29,8 @@ def drain(seed: Node, node: Node, seconds: int) -> Generator[StringCommand, None
     if state is None:
         host.noop(f"{node.name} is no node of the cluster")
         return
-    if not host.state.is_executing:
-        host.log(f"Will evict {len(to_evict(state['pods']))} pods from {node.name}, within {seconds} s")
-    else:
+    will(f"evict {len(to_evict(state['pods']))} pods from {node.name}, within {seconds} s")
+    if host.state.is_executing:
         evict(seed, node, seconds, state["cordoned"], "it was not removed")
     yield StringCommand(drain_script(seed, node.name, TELL))
 

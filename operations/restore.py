@@ -22,6 +22,7 @@ from facts.checksum import Checksums
 from facts.etcd import ETCDCTL
 from facts.restore import ASIDE, BEFORE, DATA, MANIFESTS, WORK, Restoration, RestoreState
 from operations import transfer
+from operations.change import will
 from operations.kubeadm import own_api, ready
 
 PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -134,8 +135,7 @@ def etcd_script(restore: Restore, seconds: int = 180) -> str:
 
 def _say(text: str) -> None:
     """Say while planning what a step will do."""
-    if not host.state.is_executing:
-        host.log(f"Will {text}")
+    will(f"{text}")
 
 
 @operation()

@@ -28,6 +28,7 @@ from facts.kubernetes import kubectl
 from facts.service import Unit
 from operations import file, remote
 from operations.certificates import LIMIT, Question, check, renew_script, restarted
+from operations.change import will
 from operations.kubeadm import answers
 from operations.workload import settled
 
@@ -187,8 +188,7 @@ def begin(settings: Settings, topology: Topology, node: Node) -> Generator[Strin
     if known(topology):
         host.noop("a rotation is under way")
         return
-    if not host.state.is_executing:
-        host.log("Will make new CAs of the cluster, of aggregated API servers and of etcd")
+    will("make new CAs of the cluster, of aggregated API servers and of etcd")
     yield StringCommand(begin_script(), _stdin=begin_documents(settings, topology, node))
 
 
@@ -207,6 +207,7 @@ def copy(topology: Topology, node: Node) -> Generator[StringCommand, None, None]
     if here:
         host.noop("it has both CAs")
         return
+    will("have both CAs here")
     text = ""
     if host.state.is_executing:
         holder = next(
@@ -253,10 +254,11 @@ def lay(
         host.noop(f"{rotation.PHASES[wanted]} here")
         return
     check(topology, node)
+    will(rotation.PHASES[wanted])
+    if wanted == 2:
+        will("renew every certificate and kubeconfig of kubeadm's by the new CA")
     yield StringCommand(lay_script(wanted))
     if wanted == 2:
-        if not host.state.is_executing:
-            host.log("Will renew every certificate and kubeconfig of kubeadm's by the new CA")
         documents = certificate_documents(settings, topology, node)
         if renewed or not host.state.is_executing:
             yield StringCommand(renew_script(Work(renewed=renewed)), _stdin=documents)
@@ -279,6 +281,7 @@ def lay_worker(topology: Topology, wanted: int) -> Generator[StringCommand, None
     if not _pending(wanted, pair, control_plane=False):
         host.noop(f"{rotation.PHASES[wanted]} here")
         return
+    will(rotation.PHASES[wanted])
     yield StringCommand(lay_worker_script(), _stdin="".join(pair["ca"].bundle(wanted)) if pair else "")
 
 
@@ -301,6 +304,7 @@ def restart(topology: Topology, node: Node, question: Question, wanted: int) -> 
     if not programs:
         host.noop("every program has read what is on disk")
         return
+    will(f"restart {', '.join(programs)}")
     yield from restarted(programs, topology, node)
     if host.state.is_executing:
         yield from _settled(node, question, wanted)
@@ -337,8 +341,10 @@ def client(topology: Topology, node: Node) -> Generator[StringCommand, None, Non
     found = state["certificates"]
     own = [pems[0] if pems else None for path in (KUBELET_CLIENT, ROTATED) if (pems := found.get(path)) is not None]
     if not (pair and own and all(rotation.signed(pem, pair["ca"].new) for pem in own)):
+        will("have the new CA sign the kubelet's client certificate", effect="restarts kubelet")
         yield StringCommand(client_script(node), _stdin=pair["ca"].new if pair else "")
     elif rotation.phase(state, pair) == 2 and host.get_fact(Unit, unit="kubelet.service", files=KUBELET_READS)["stale"]:
+        will("restart kubelet.service")
         yield StringCommand(f"timeout 120 systemctl restart kubelet.service && {HEALTHY}")
     else:
         host.noop("the kubelet runs with certificates of the new CA")
@@ -358,6 +364,7 @@ def balancer(topology: Topology, wanted: int) -> Generator[StringCommand, None, 
     if have in steps:
         host.noop(f"{HAPROXY_CA} is as wanted")
         return
+    will(f"modify {HAPROXY_CA}", later="" if pair else "its content is known once the CA is made")
     text = "".join(pair["ca"].bundle(wanted)) if pair else "known once the CA is made\n"
     yield StringCommand(file.write_script(HAPROXY_CA, "644", "root", "root", None), _stdin=text)
 
@@ -388,7 +395,7 @@ def publish(topology: Topology, at: Endpoint, wanted: int) -> Generator[StringCo
     if host.state.is_executing and pair:
         remote.on(host.name, answers(at), why="asking for the API at its endpoint")
     if not host.state.is_executing and old:
-        host.log(f"Will begin anew the pods of {', '.join(old)}")
+        will(f"begin anew the pods of {', '.join(old)}")
     if pending:
         bundle = "".join(pair["ca"].bundle(wanted)) if pair else ""
         yield StringCommand(inform_script(), _stdin=bundle)
@@ -454,4 +461,5 @@ def end(topology: Topology) -> Generator[StringCommand, None, None]:
     if rotation.pairs(own) is None and done:
         host.noop("both CAs are gone from here")
         return
+    will(f"remove {ROTATION}, where both CAs were")
     yield StringCommand(f"rm -rf {MAKING} && mv -T {ROTATION} {MAKING} && rm -rf {MAKING}")

@@ -10,7 +10,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.api.operation import OperationMeta
 
 from facts.selinux import Mislabelled
-from operations.change import any_changes
+from operations.change import any_changes, will
 
 
 @operation()
@@ -25,6 +25,5 @@ def labels(paths: Sequence[str], after: Sequence[OperationMeta] = ()) -> Generat
     if not wrong and not any_changes(after):
         host.noop(f"labels of {', '.join(paths)} are as SELinux' policy says")
         return
-    if not host.state.is_executing:
-        host.log(f"Will restore labels of {', '.join(paths)}")
+    will(f"restore labels of {', '.join(paths)}")
     yield StringCommand(f"restorecon -R {shlex.join(paths)}")

@@ -10,7 +10,7 @@ from pyinfra.api import operation
 from pyinfra.api.operation import OperationMeta
 
 from facts.service import Unit, UnitState
-from operations.change import any_changes
+from operations.change import any_changes, will
 
 
 def actions(state: UnitState, changed: bool, enabled: bool, running: bool, action: str) -> list[str]:
@@ -34,6 +34,7 @@ def unit(
     running: bool = True,
     reload: bool = False,
     drift: Sequence[str] = (),
+    effect: str = "",
 ) -> Generator[str, None, None]:
     """
     Enable a unit, keep it running, and restart it when what it reads has changed.
@@ -45,16 +46,19 @@ def unit(
     + running: run now
     + reload: `systemctl reload-or-restart` in place of `restart`
     + drift: in words, what the process was found to do otherwise than its files say; then it is restarted
+    + effect: what comes of a restart for others, in words
     """
     state = host.get_fact(Unit, unit=unit, files=tuple(config_files))
     changed = any_changes(restart_on) or bool(drift)
-    verbs = actions(state, changed, enabled, running, "reload-or-restart" if reload else "restart")
+    action = "reload-or-restart" if reload else "restart"
+    verbs = actions(state, changed, enabled, running, action)
     if not verbs and not changed:
         host.noop(f"{unit} is enabled and runs with its present configuration")
         return
-    if not host.state.is_executing:
-        why = f", for {'; '.join(drift)}" if drift else ""
-        host.log(f"Will {' and '.join(verbs) or 'reload the definition of'} {unit}{why}")
+    words = f"{' and '.join(verbs)} {unit}" + (f", for {'; '.join(drift)}" if drift else "")
+    if any_changes(restart_on):  # a package that was just installed may have enabled and started it
+        words = f"{('reload' if reload else 'restart') if running else 'enable'} {unit}, for its files change"
+    will(words, effect=effect if running else "")
     quoted = shlex.quote(unit)
     yield "systemctl daemon-reload"
     for verb in verbs:

@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from facts.swap import Swap
+from operations.change import will
 
 COMMENT = "# off for Kubernetes: "
 # Comments out every line of fstab whose type is swap; beside and renamed, so that a cut never halves fstab.
@@ -27,8 +28,7 @@ def off() -> Generator[StringCommand, None, None]:
     if state == Swap.default():
         host.noop("there is no swap")
         return
-    if not host.state.is_executing:
-        host.log(f"Will turn off swap: {', '.join(f'{key} {value}' for key, value in state.items() if value)}")
+    will(f"turn off swap: {', '.join(f'{key} {value}' for key, value in state.items() if value)}")
     if state["fstab"]:
         yield StringCommand(FSTAB)
     for unit in state["units"]:

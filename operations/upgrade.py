@@ -23,6 +23,7 @@ from facts.etcd import Members
 from facts.upgrade import MARK, Nodes, NodeVersions
 from operations import remote
 from operations.bundle import install, other_programs
+from operations.change import will
 from operations.drain import evict
 from operations.kubeadm import KUBECTL, bootstrap_token, certificate_key, find_seed, own_api, ready, with_config
 from operations.verify import etcd_unhealthy
@@ -109,11 +110,10 @@ def node(
         return
     is_control_plane = node in topology.control_planes
     first = is_control_plane and is_first(topology, node, images)
-    if not host.state.is_executing:
-        again = ", going on with what was interrupted" if state["mark"] else ""
-        host.log(f"Will upgrade {node.name} from {found['running']} to {version}{again}, drained meanwhile")
-        for name in old:
-            host.log(f"Will replace {name} {tag(found['images'][name])} by {tag(images[name])}")
+    again = ", going on with what was interrupted" if state["mark"] else ""
+    will(f"upgrade {node.name} from {found['running']} to {version}{again}", effect=f"drains {node.name}")
+    for name in old:
+        will(f"replace {name}: {tag(found['images'][name])} -> {tag(images[name])}")
     differing = other_programs(programs)
     mark = state["mark"] or ("cordoned" if state["cordoned"] else "schedulable")
     if host.state.is_executing:

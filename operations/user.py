@@ -25,6 +25,7 @@ from cluster.users import User
 from facts.file import FileState
 from facts.kubernetes import kubectl
 from operations import remote
+from operations.change import will
 from operations.pki import CA, keep
 
 KUBECTL = f"{kubectl()} --request-timeout=20s"
@@ -53,8 +54,7 @@ def kubeconfig(dest: str, user: User, cluster: str, server: str) -> Generator[Fu
         if not why:
             host.noop(f"{dest} is good")
             return
-    if not host.state.is_executing:
-        host.log(f"Will have a certificate signed for {user.name}: {why}")
+    will(f"have a certificate signed for {user.name}: {why}")
 
     def make() -> None:
         private = users.key()

@@ -18,6 +18,7 @@ from typing import Any
 
 from bundle.rpms import VERSIONLOCK
 from cluster import families
+from cluster.changes import Plan, difference, load
 from cluster.lock import File, Image, Lock, Package
 from facts.firewall import RULES as UFW
 
@@ -163,6 +164,13 @@ class Run:
     stdout: str = field(repr=False)
     stderr: str = field(repr=False)
     log: tuple[Record, ...] = field(repr=False)
+    plan: Plan | None = field(repr=False)
+    result: Plan | None = field(repr=False)
+
+    def differs(self, other: Run) -> list[str]:
+        """What this run's plan and what the other did have not in common."""
+        assert self.plan and other.result
+        return difference(self.plan, other.result)
 
     @property
     def words(self) -> str:
@@ -207,15 +215,22 @@ class Site:
         """`pyinfra inventory.py deploys/cluster.py`, or another layer, with these flags; lines answer its prompts."""
         log = self.directory / "log.jsonl"
         log.write_text("")
+        # With `-y` nothing is planned, unless a plan is asked for.
+        names = ("result_out",) if "-y" in flags else ("plan_out", "result_out")
+        kept = {name: self.directory / f"{name}.json" for name in names}
+        for path in kept.values():
+            path.unlink(missing_ok=True)
+        options = [word for name, path in kept.items() for word in ("--data", f"{name}={path}")]
         done = subprocess.run(
-            [PYINFRA, self.directory / "inventory.py", f"deploys/{layer}.py", *flags],
+            [PYINFRA, self.directory / "inventory.py", f"deploys/{layer}.py", *options, *flags],
             cwd=ROOT, env={**os.environ, "PYINFRA_PROGRESS": "off"}, input=answers, capture_output=True, text=True,
             timeout=120, check=False,
         )  # fmt: skip
         records = tuple(json.loads(line) for line in log.read_text().splitlines())
         unexpected = [f"{each['host']}: {each['command']}" for each in records if each["kind"] == "unexpected"]
         assert not unexpected, f"commands that fake_nodes.py does not know: {unexpected}"
-        return Run(done.returncode, done.stdout, done.stderr, records)
+        plans = {name: load(path) for name, path in kept.items() if path.exists()}
+        return Run(done.returncode, done.stdout, done.stderr, records, plans.get("plan_out"), plans.get("result_out"))
 
     @contextmanager
     def state(self) -> Iterator[dict[str, Any]]:

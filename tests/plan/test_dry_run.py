@@ -83,15 +83,15 @@ def test_the_plan_for_bare_hosts_shows_every_step_and_its_hosts(dry: Run) -> Non
 
 def test_the_plan_says_what_will_be_known_later(dry: Run) -> None:
     for name in GROUPS["load_balancer"]:
-        assert re.search(rf"\[{name}\] +Will create /etc/haproxy/kubernetes-ca.crt \(.* known once", dry.words)
+        assert re.search(rf"\[.*{name}.*\] create /etc/haproxy/kubernetes-ca.crt \(.* known once", dry.words)
     for name in (*OTHERS, *WORKERS):
-        assert re.search(rf"\[{name}\] +Will join .*known once", dry.words), f"{name}: nothing of what it waits for"
+        assert re.search(rf"\[.*{name}.*\] join .*known once", dry.words), f"{name}: nothing of what it waits for"
 
 
 def test_the_plan_names_what_will_be_installed_and_imported(dry: Run) -> None:
     for name in NODES:
-        assert re.search(rf"\[{name}\] +Will install .*containerd=2.0", dry.words)
-        assert re.search(rf"\[{name}\] +Will import registry.k8s.io/pause:1 ", dry.words)
+        assert re.search(rf"\[.*{name}.*\] install .*containerd none -> 2.0", dry.words)
+        assert re.search(rf"\[.*{name}.*\] import registry.k8s.io/pause:1 ", dry.words)
 
 
 def test_preflight_asks_every_host_once(plan: Run) -> None:

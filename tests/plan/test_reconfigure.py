@@ -52,7 +52,7 @@ KEPT = ("cp1", "Have the cluster keep kubeadm's configuration")
 
 def test_an_argument_reaches_one_control_plane_after_the_other_and_then_what_the_cluster_keeps(site: Site) -> None:
     dry = site.run("--dry", *AUDITED)
-    assert "[cp3] Will write /etc/kubernetes/manifests/kube-apiserver.yaml: restarts kube-apiserver of cp3" in dry.words
+    assert "[cp3] write /etc/kubernetes/manifests/kube-apiserver.yaml: restarts kube-apiserver of cp3" in dry.words
     assert "+    - --audit-log-maxage=7" in dry.words
     assert dry.changes == []
     planned = {(host, name.rpartition(" | ")[2]) for host, name in site.run("--dry", "--json", *AUDITED).planned}
@@ -96,7 +96,7 @@ def test_a_field_of_kubelets_reaches_control_planes_one_by_one_then_workers_then
 ) -> None:
     flags = data(kubelet_config={"maxPods": 50})
     dry = site.run("--dry", *flags)
-    assert "[w2]  Will write /var/lib/kubelet/config.yaml: restarts kubelet of w2" in dry.words
+    assert "[w2] write /var/lib/kubelet/config.yaml: restarts kubelet of w2" in dry.words
     assert "+maxPods: 50" in dry.words
     run = site.run("-y", *flags)
     assert run.code == 0, run.words
@@ -111,7 +111,7 @@ def test_a_field_of_kubelets_reaches_control_planes_one_by_one_then_workers_then
 def test_a_field_of_kube_proxy_is_written_once_and_restarts_it(site: Site) -> None:
     flags = data(kube_proxy_config={"conntrack": {"maxPerCore": 0}})
     dry = site.run("--dry", *flags)
-    assert "[cp1] Will write ConfigMap kube-proxy: restarts kube-proxy, node by node" in dry.words
+    assert "[cp1] write ConfigMap kube-proxy: restarts kube-proxy, node by node" in dry.words
     run = site.run("-y", *flags)
     assert changed(run) == [("cp1", "Have kube-proxy follow the settings")]
     assert site.run("-y", *flags).changes == []

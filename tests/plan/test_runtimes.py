@@ -138,10 +138,7 @@ def test_a_runtime_that_runs_with_another_configuration_than_its_file_is_restart
         state["nodes"]["w2"]["units"]["containerd.service"]["config"] = "# as before\n"
     plan = site.run("--dry", "--json")
     assert plan.planned == {("w2", "Runtime | Run containerd")}
-    assert (
-        "Will restart containerd.service, for containerd runs with the cgroup driver cgroupfs, not systemd"
-        in plan.words
-    )
+    assert "restart containerd.service, for containerd runs with the cgroup driver cgroupfs, not systemd" in plan.words
     run = site.run("-y")
     assert run.code == 0, run.words
     assert [(each["host"], each["command"].split(" || ")[0]) for each in run.like("systemctl restart", "change")] == [

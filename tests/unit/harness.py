@@ -14,6 +14,10 @@ from pyinfra.api import Config, FactBase, Inventory, State, StringCommand
 from pyinfra.connectors.fake import FakeConnector
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 
+from cluster.changes import Change
+from operations import change
+from operations.change import noted
+
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -118,6 +122,8 @@ class Hosts:
         self.state = State(self.inventory, Config(FAIL_PERCENT=0, TEMP_DIR="/tmp"))
         self.noops: list[str] = []
         self.said: list[str] = []
+        # What the last operation has said that it does.
+        self.changes: tuple[Change, ...] = ()
         self.ran: list[tuple[str, Command]] = []
         ctx_state.set(self.state)
         ctx_inventory.set(self.inventory)
@@ -126,6 +132,11 @@ class Hosts:
             host.noop = self.noops.append
             host.log = self.said.append
             host.connector.run_shell_command = self._recorder(host.name, host.connector.run_shell_command)
+
+    @property
+    def announced(self) -> list[str]:
+        """The same in words."""
+        return [each.line() for each in self.changes]
 
     def _recorder(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
         def record(command: str | StringCommand, **arguments: Any) -> Any:
@@ -147,7 +158,10 @@ class Hosts:
         host = self.inventory.get_host(on) if on else next(iter(self.inventory))
         self.state.is_executing = executing
         ctx_host.set(host)
-        return [_command(each) for each in operation._inner(**arguments)]
+        change._noted.pop(self.state, None)
+        commands = [_command(each) for each in operation._inner(**arguments)]
+        self.changes = noted(host, None, executing)
+        return commands
 
 
 def _command(yielded: Any) -> Any:

@@ -165,8 +165,8 @@ def test_while_planning_what_a_node_that_joins_will_get_is_left_open(hosts: Make
     for make in (configure, connect):
         (command,) = make(ran, execute=False)
         assert command.text == "# subnets of pods are not known yet"
-    later = "(subnets of pods are known once w1 joined)"
-    assert ran.said == [f"Will write {DEST} {later}", f"Will write {bridge.SCRIPT} {later}"]
+        dest = DEST if make is configure else bridge.SCRIPT
+        assert ran.announced == [f"create {dest} (subnets of pods are known once w1 joined)"]
 
 
 def test_a_node_is_waited_for_until_it_has_its_subnet(hosts: Make) -> None:
@@ -195,7 +195,7 @@ def test_while_planning_without_an_api_what_is_there_is_left_and_what_is_not_ann
     assert configure(ran, execute=False) == []
     assert ran.noops == [f"{DEST} is there; no API answers now, so this is looked at again when it runs"]
     assert len(connect(ran, execute=False)) == 1
-    assert ran.said == [f"Will write {bridge.SCRIPT} (subnets of pods are known once the API answers)"]
+    assert ran.announced == [f"create {bridge.SCRIPT} (subnets of pods are known once the API answers)"]
 
 
 RULES = [f"rule {rule}" for rule in bridge.rules(PODS)]

@@ -85,7 +85,7 @@ Make = Callable[[dict[str, dict[str, Any]]], Hosts]
 def test_a_firewall_is_reloaded_when_it_does_not_run_with_what_is_on_disk(hosts: Make, name: str) -> None:
     told = hosts({"w1": {Firewall().command(): [f"active {name}", f"stale {name}"]}})
     assert told.plan(firewall.loaded, firewall=name, after=()) == [Command(firewall.RELOAD[name])]
-    assert told.said == [f"Will reload the rules of {name}"]
+    assert told.announced == [f"reload the rules of {name}"]
     done = hosts({"w1": {Firewall().command(): [f"active {name}"]}})
     assert done.execute(firewall.loaded, firewall=name, after=()) == []
     assert done.noops == [f"{name} runs with the rules on disk"]

@@ -99,7 +99,7 @@ def test_pieces_that_are_there_are_not_carried(hosts: Make, source: Path) -> Non
 def test_pieces_are_announced_while_planning(hosts: Make) -> None:
     bare = hosts({"cp1": having([])})
     assert bare.plan(bundle.carry, source="none", files=FILES) == [Command("# 3 pieces")]
-    assert bare.said == ["Will carry 3 of 3 pieces, 0 MB"]
+    assert bare.announced == ["carry 3 of 3 pieces, 0 MB"]
 
 
 @pytest.mark.parametrize("there", [[], FILES[:1], FILES[1:]], ids=["bare", "some", "others"])
@@ -260,9 +260,9 @@ def test_programs_on_a_bare_host_are_all_installed(hosts: Make) -> None:
     bare = with_programs(hosts, {})
     planned = bare.plan(bundle.programs, wanted=PROGRAMS)
     assert [command.text.split()[-1] for command in planned] == list(PROGRAMS)
-    assert bare.said == [
-        "Will install /usr/bin/kubeadm (bin/kubeadm v1)",
-        "Will install /opt/cni/bin/bridge (cni/bridge v1)",
+    assert bare.announced == [
+        "install /usr/bin/kubeadm (bin/kubeadm v1)",
+        "install /opt/cni/bin/bridge (cni/bridge v1)",
     ]
     assert bare.execute(bundle.programs, wanted=PROGRAMS) == planned
     assert bare.noops == []
@@ -277,7 +277,7 @@ def test_programs_of_the_bundles_versions_need_nothing(hosts: Make) -> None:
 def test_a_program_that_differs_is_replaced_alone_while_the_old_one_runs(hosts: Make, machine: Machine) -> None:
     drifted = with_programs(hosts, {"/usr/bin/kubeadm": "0" * 64, "/opt/cni/bin/bridge": FILES[2].sha256})
     (command,) = drifted.plan(bundle.programs, wanted=PROGRAMS)
-    assert drifted.said == ["Will replace /usr/bin/kubeadm (bin/kubeadm v1)"]
+    assert drifted.announced == ["replace /usr/bin/kubeadm (bin/kubeadm v1)"]
     machine.file(f"{NODE_DIRECTORY}/bin/kubeadm", "new")
     target = machine.file("/usr/bin/kubeadm", "old")
     with target.open() as running:

@@ -62,7 +62,7 @@ def test_a_server_gets_a_certificate_in_place_of(hosts: Make, output: list[str])
     lacking = hosts({"lb1": {STATE: output}})
     wanted = [Command(bundle_server.certificate_script(LB1))]
     assert lacking.plan(bundle_server.certificate, node=LB1) == wanted
-    assert lacking.said == ["Will make a certificate for 10.0.0.11, good for ten years"]
+    assert lacking.announced == ["make a certificate for 10.0.0.11, good for ten years"]
     assert lacking.execute(bundle_server.certificate, node=LB1) == wanted
 
 
@@ -157,7 +157,7 @@ def test_certificates_that_will_be_made_are_known_later(hosts: Make, one: dict[s
     assert bare.plan(bundle_server.trust, "cp1", dest="/etc/dest", servers=SERVERS) == [
         Command("# the servers do not have their certificates yet")
     ]
-    assert bare.said == ["Will create /etc/dest (its content is known once the servers have their certificates)"]
+    assert bare.announced == ["create /etc/dest (its content is known once the servers have their certificates)"]
 
 
 def test_a_certificate_that_ends_is_trusted_as_long_as_it_is_there(hosts: Make) -> None:
@@ -186,7 +186,7 @@ def test_pieces_are_announced_while_planning_before_any_server_has_a_certificate
     files = pieces(1_000_000, 2_000_000)
     bare = hosts({"cp1": on_node(files, there=1), "lb1": {PEM: []}, "lb2": {PEM: []}})
     assert bare.plan(bundle_server.fetch, "cp1", files=files, servers=SERVERS, port=5443) == [Command("# 1 pieces")]
-    assert bare.said == ["Will carry 1 of 2 pieces, 2 MB"]
+    assert bare.announced == ["carry 1 of 2 pieces, 2 MB"]
 
 
 def test_a_request_says_of_each_piece_what_it_must_be_and_how_a_url_writes_its_name() -> None:

@@ -46,7 +46,7 @@ def test_images_on_a_bare_host_are_planned_before_there_is_a_containerd(hosts: M
     assert bare.plan(containerd.images, wanted=IMAGES, sizes=SIZES) == [
         Command(containerd.import_script(600), containerd.requests(IMAGES, SIZES))
     ]
-    assert bare.said[0] == "Will import registry.k8s.io/pause:3.10.2 (sha256:111111111111, 0 MB)"
+    assert bare.announced[0] == "import registry.k8s.io/pause:3.10.2 (sha256:111111111111, 0 MB)"
 
 
 @pytest.mark.parametrize("state", ["absent", "unreachable"])

@@ -91,26 +91,22 @@ def test_a_file_that_drifted_is_written(hosts: Make, drift: dict[str, Any]) -> N
 def test_a_secret_is_written_from_standard_input_and_never_named(hosts: Make) -> None:
     path = "/etc/kubernetes/admin.conf"
     bare = hosts({"cp1": nothing(path)})
-    bare.state.config.DIFF = True
     for run in (bare.plan, bare.execute):
         (command,) = run(file.content, dest=path, content="key: hunter2\n", mode="600", secret=True)
         assert command.stdin == "key: hunter2\n"
         assert "hunter2" not in command.text
     assert [asked.text for _, asked in bare.ran] == [FileState().command(path, secret=True)] * 2
-    assert "hunter2" not in repr(bare.said)
+    assert "hunter2" not in repr(bare.changes)
 
 
-def test_a_difference_is_shown_with_diff_and_a_secret_one_is_not(hosts: Make, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+def test_a_difference_is_told_and_of_a_secret_one_that_there_is_one(hosts: Make) -> None:
     drifted = hosts({"lb1": state(DEST, "global\n")})
-    drifted.state.config.DIFF = True
     drifted.plan(file.content, dest=DEST, content="defaults\n")
-    assert "defaults" in caplog.text
-    assert "global" in caplog.text
-    caplog.clear()
+    (change,) = drifted.changes
+    assert change.words == f"modify {DEST} (content)"
+    assert change.diff[-2:] == ("-global", "+defaults")
     drifted.plan(file.content, dest=DEST, content="defaults\n", secret=True)
-    assert "secret: content not shown" in caplog.text
-    assert "defaults" not in caplog.text
+    assert drifted.changes[0].diff == ("(secret: content not shown)",)
 
 
 def test_a_relative_destination_is_refused(hosts: Make) -> None:

@@ -62,10 +62,8 @@ def test_swap_is_turned_off_in_every_place_and_live_last(hosts: Make) -> None:
         Command("truncate -s 0 /etc/systemd/zram-generator.conf && systemctl daemon-reload"),
         Command("swapoff -a"),
     ]
-    assert swapping.said == []
-    swapping.plan(swap.off)
-    assert swapping.said == [
-        "Will turn off swap: devices ['/dev/sda2'], fstab ['/dev/sda2 none swap sw 0 0'], units ['odd.swap'], zram True"
+    assert swapping.announced == [
+        "turn off swap: devices ['/dev/sda2'], fstab ['/dev/sda2 none swap sw 0 0'], units ['odd.swap'], zram True"
     ]
 
 
@@ -100,7 +98,7 @@ def test_modules_that_are_to_be_had_are_loaded(hosts: Make) -> None:
     assert drifted.execute(kernel.modules, names=["overlay", "br_netfilter"]) == [Command("modprobe -a br_netfilter")]
     bare = modules(hosts, "overlay available", "br_netfilter available")
     assert bare.plan(kernel.modules, names=["overlay", "br_netfilter"]) == [Command("modprobe -a overlay br_netfilter")]
-    assert bare.said == ["Will load kernel modules overlay, br_netfilter"]
+    assert bare.announced == ["load kernel modules overlay, br_netfilter"]
 
 
 def test_modules_that_are_there_need_nothing(hosts: Make) -> None:
@@ -139,7 +137,7 @@ def test_sysctl_is_applied_when_a_value_differs_or_the_file_changes(
 def test_sysctl_says_which_values_it_will_set(hosts: Make) -> None:
     node = hosts({"cp1": {Sysctl().command(tuple(SYSCTL)): ["net.ipv4.ip_forward=0", "vm.overcommit_memory"]}})
     node.plan(kernel.sysctl, wanted=SYSCTL, path=SYSCTL_FILE, after=[planned(False)])
-    assert node.said == ["Will set net.ipv4.ip_forward = 1 (now 0)", "Will set vm.overcommit_memory = 1 (now unknown)"]
+    assert node.announced == ["set net.ipv4.ip_forward: 0 -> 1", "set vm.overcommit_memory: unknown -> 1"]
 
 
 @pytest.mark.parametrize(

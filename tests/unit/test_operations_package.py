@@ -46,7 +46,10 @@ def test_packages_on_a_bare_host_are_installed_and_held(hosts: Make) -> None:
     assert install.text.startswith(package.apt("debian-12"))
     assert "containerd=1.6.20 runc=1.1.5 socat=1.7.4" in install.text
     assert hold == Command("apt-mark hold containerd runc >/dev/null")
-    assert bare.said == ["Will install containerd=1.6.20, runc=1.1.5, socat=1.7.4", "Will hold containerd, runc"]
+    assert bare.announced == [
+        "install containerd none -> 1.6.20, runc none -> 1.1.5, socat none -> 1.7.4",
+        "hold containerd, runc",
+    ]
     assert bare.execute(package.packages, **WANTED) == [install, hold]
 
 
@@ -78,7 +81,7 @@ def test_a_unit_that_must_not_start_is_masked_before_its_package_is_first_instal
     mask, install = bare.plan(package.packages, **MIRROR)
     assert mask == Command("systemctl mask nginx.service")
     assert install.text.endswith("nginx=1.22 openssl=3.0 >/dev/null")
-    assert bare.said == ["Will mask nginx.service", "Will install nginx=1.22, openssl=3.0"]
+    assert bare.announced == ["mask nginx.service", "install nginx none -> 1.22, openssl none -> 3.0"]
     assert bare.execute(package.packages, **MIRROR) == [mask, install]
 
 
@@ -107,7 +110,11 @@ def test_rpm_packages_on_a_bare_host_are_installed_with_the_plugin_that_holds_an
     install, hold = bare.plan(package.packages, **RPM_WANTED)
     assert install == Command(package.dnf_install("rocky-9", chosen))
     assert hold == Command(package.dnf_hold("rocky-9", ["containerd", "runc"]))
-    assert bare.said == [f"Will install {', '.join(chosen)}", "Will hold containerd, runc"]
+    assert bare.announced == [
+        f"install containerd none -> 1.6.20-3.el9, {package.VERSIONLOCK} none -> 4.3.0-13.el9, "
+        "runc none -> 4:1.1.12-1.el9",
+        "hold containerd, runc",
+    ]
     assert bare.execute(package.packages, **RPM_WANTED) == [install, hold]
 
 

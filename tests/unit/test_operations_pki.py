@@ -74,7 +74,7 @@ def test_ca_key_that_a_killed_run_left_is_removed_and_a_whole_ca_is_not(
 def test_trust_is_announced_before_there_is_a_ca(hosts: Make) -> None:
     bare = hosts({"lb1": {}, "cp1": {CA: []}, "cp2": {CA: []}})
     assert bare.plan(pki.trust, "lb1", dest=DEST, topology=TOPOLOGY) == [Command("# the CA is not made yet")]
-    assert bare.said == [f"Will create {DEST} (its content is known once the CA is made)"]
+    assert bare.announced == [f"create {DEST} (its content is known once the CA is made)"]
 
 
 def test_trust_stops_without_a_ca(hosts: Make) -> None:
@@ -105,7 +105,7 @@ def test_kubeconfig_is_fetched_when_there_is_none_or_another(hosts: Make, tmp_pa
         assert dest.read_text() == KUBECONFIG
         assert dest.stat().st_mode & 0o7777 == 0o600
         assert list(dest.parent.iterdir()) == [dest]
-    assert "hunter2" not in repr(ran.said)
+    assert "hunter2" not in repr((ran.said, ran.changes))
 
 
 def test_kubeconfig_that_is_the_clusters_is_kept(hosts: Make, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def drain(hosts: Make, answers: dict[str, Any], run: str = "execute", seconds: i
 
 def test_a_drain_is_announced_with_its_pods_and_its_time(hosts: Make) -> None:
     made, (command,) = drain(hosts, {PODS: node_pods(POD)}, "plan", seconds=300)
-    assert made.said == ["Will evict 1 pods from w1, within 300 s"]
+    assert made.announced == ["evict 1 pods from w1, within 300 s"]
     assert "--server=https://10.0.0.21:6443 drain w1 --ignore-daemonsets --delete-emptydir-data" in command.text
 
 

@@ -99,7 +99,7 @@ def test_a_unit_that_was_found_to_drift_is_restarted_and_the_plan_says_why(hosts
     assert [command.text.split(" || ")[0] for command in commands] == [
         "systemctl daemon-reload", "timeout 90 systemctl restart containerd.service",
     ]  # fmt: skip
-    assert drifted.said == ["Will restart containerd.service, for it runs with cgroupfs"]
+    assert drifted.announced == ["restart containerd.service, for it runs with cgroupfs"]
 
 
 def dumps(machine: Machine, text: str) -> Machine:
@@ -136,7 +136,7 @@ def test_images_are_copied_into_a_cri_o_that_is_not_there_yet(hosts: Make) -> No
     assert bare.plan(crio.images, wanted=IMAGES, sizes=SIZES) == [
         Command(crio.copy_script(600), crio.requests(IMAGES, SIZES))
     ]
-    assert bare.said == [f"Will import {PAUSE} (sha256:111111111111, 0 MB)"]
+    assert bare.announced == [f"import {PAUSE} (sha256:111111111111, 0 MB)"]
 
 
 def test_images_cannot_be_copied_without_a_cri_o(hosts: Make) -> None:

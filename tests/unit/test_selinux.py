@@ -37,7 +37,7 @@ def test_labels_are_restored_where_they_are_wrong_and_nowhere_else(hosts: Make) 
     asked = Mislabelled().command(paths=PATHS)
     wrong = hosts({"w1": {asked: [WRONG]}})
     assert wrong.plan(selinux.labels, paths=PATHS) == [Command("restorecon -R /usr/bin/runc '/opt/a b'")]
-    assert wrong.said == ["Will restore labels of /usr/bin/runc, /opt/a b"]
+    assert wrong.announced == ["restore labels of /usr/bin/runc, /opt/a b"]
     right = hosts({"w1": {asked: []}})
     assert right.execute(selinux.labels, paths=PATHS) == []
     assert right.noops == ["labels of /usr/bin/runc, /opt/a b are as SELinux' policy says"]

@@ -1,0 +1,126 @@
+"""The plan of a run and what it did: shown, kept in files, and compared with a plan that was kept.
+
+pyinfra 3.10 tells nobody when planning has ended, so the last host to be planned does what comes then. Upstream, a
+callback beside `operation_end` would do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pyinfra import host, logger
+from pyinfra.api import State
+from pyinfra.api.output import format_text
+
+from cluster.changes import Plan, PlanError, Step, difference, lines, load, step
+from operations.change import noted
+
+# What `--data` may have for any deploy: a file for the plan, one that the plan must agree with, one for what was done.
+OPTIONS = ("plan_out", "plan_in", "result_out")
+COLOURS = {"+": "green", "-": "red"}
+
+# Hosts for which pyinfra has executed the deploy's file that it loads now.
+_planned: set[str] = set()
+_shown: set[str] = set()
+
+
+def begin() -> None:
+    """Before a deploy is planned: under `-y` pyinfra plans nothing, unless a plan is asked for."""
+    asked = host.state.inventory.override_data
+    if asked.get("plan_out") or asked.get("plan_in"):
+        host.state.check_for_changes = True
+
+
+def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]) -> None:
+    """After a deploy is planned for this host; when it is for all, show the plan, keep it, and ask the one that binds.
+
+    `about` has the fields of a Plan that are not of pyinfra's; `refuse` stops the run with reasons, if there are any.
+    """
+    _planned.add(host.name)
+    if not {each.name for each in host.state.inventory.get_active_hosts()} <= _planned:
+        return
+    _planned.clear()
+    state, site, asked = host.state, about(), host.state.inventory.override_data
+    if path := asked.get("result_out"):
+        atexit.register(lambda: write(_record(state, "result", site), Path(str(path))) if state.is_executing else None)
+    if not state.check_for_changes:
+        return
+    plan = _record(state, "plan", site)
+    show(plan)
+    if path := asked.get("plan_in"):
+        refuse(kept(Path(str(path)), plan))
+    if path := asked.get("plan_out"):
+        write(plan, Path(str(path)))
+        logger.info(f"--> The plan is in {path}")
+
+
+def show(plan: Plan) -> None:
+    """Print what was planned since this was last called."""
+    new = plan.model_copy(update={"steps": tuple(each for each in plan.steps if each.operation not in _shown)})
+    _shown.update(each.operation for each in plan.steps)
+    if not new.steps:
+        return
+    logger.info("--> Plan:")
+    for line in lines(new, host.state.config.DIFF):
+        logger.info("    %s", format_text(line, COLOURS.get(line.strip()[:1])) if line.startswith("    ") else line)
+    if plan.unknown:
+        logger.info(f"    {plan.unknown} of these changes cannot be known whole before the run; each says what is not.")
+
+
+def kept(path: Path, plan: Plan) -> list[str]:
+    """How a plan differs from the one in a file, in words."""
+    try:
+        old = load(path)
+    except PlanError as error:
+        return [str(error)]
+    found = [
+        f"{name}: {getattr(old, name)} in {path}, now {getattr(plan, name)}"
+        for name in ("deploys", "cluster_name", "kubernetes_version", "bundle")
+        if getattr(old, name) != getattr(plan, name)
+    ]
+    found += difference(old, plan)
+    return [*found, f"{path} does not hold any more. Look at a new plan, and keep that."] if found else []
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Put a plan beside its place, then there: whole or not at all, and for its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(plan.model_dump_json(by_alias=True, indent=1) + "\n")
+    Path(beside).replace(path)
+
+
+def _record(state: State, kind: Literal["plan", "result"], about: dict[str, Any]) -> Plan:
+    order = state.get_op_order()
+    return Plan(
+        schema=1,
+        kind=kind,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        deploys=tuple(word for word in sys.argv if Path(word).parent.name == "deploys"),
+        operations=len(order),
+        steps=tuple(_steps(state, order, executed=kind == "result")),
+        **about,
+    )
+
+
+def _steps(state: State, order: Iterable[str], executed: bool) -> Iterable[Step]:
+    for each in order:
+        changes = {
+            on.name: noted(on, each, executed)
+            for on in state.inventory.iter_activated_hosts()
+            if each in state.ops[on] and _changes(state.ops[on][each].operation_meta, executed)
+        }
+        if changes:
+            yield step(" / ".join(sorted(state.get_op_meta(each).names)), changes)
+
+
+def _changes(meta: Any, executed: bool) -> bool:
+    return meta.is_complete() and meta.did_change() if executed else bool(meta._maybe_is_change)
