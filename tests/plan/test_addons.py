@@ -96,6 +96,7 @@ def test_a_second_run_changes_nothing(applied: Deployed, tmp_path: Path) -> None
     again, run = site.run("--dry", "--json"), site.run("-y")
     assert (again.code, run.code) == (0, 0), run.words
     assert again.planned == run.made == set()
+    assert again.differs(run) == []
 
 
 def test_what_is_no_longer_wanted_is_left_and_said_with_the_way_to_remove_it(applied: Deployed, tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ def test_what_ends_is_renewed_one_control_plane_at_a_time_and_once(site: Site) -
     restarted = {(host, f"Restart what has other certificates on {host}") for host in CONTROL_PLANES}
     kept = {(CONTROL_PLANES[0], "Keep the administrator's kubeconfig")}
     assert planned(plan) == changes(run) == renewed | restarted | kept
+    assert plan.differs(run) == []
     moments = [moment for host in CONTROL_PLANES for moment in (
         min(each["began"] for each in run.changes if each["host"] == host),
         max(each["ended"] for each in run.log if each["host"] == host and "/readyz" in each["command"]),
@@ -207,6 +208,7 @@ def test_a_renewal_that_was_cut_off_is_finished_by_the_next_run(site: Site, brok
     plan, again = site.run("--dry", "--json", layer="renew_certificates"), site.run("-y", layer="renew_certificates")
     assert again.code == 0, again.words
     assert planned(plan) == changes(again)
+    assert plan.differs(again) == []
     assert {host for host, name in changes(again) if name.startswith(("Renew", "Restart"))} == {second, third}
     assert all(served(site, host) for host in CONTROL_PLANES)
     with site.state() as state:
@@ -227,6 +229,7 @@ def test_other_names_are_asked_for_and_the_clusters_configuration_follows(site: 
     assert run.code == 0, run.words
     shared = {(CONTROL_PLANES[0], "Have the cluster's configuration ask for these names")}
     assert shared < planned(plan) == changes(run)
+    assert plan.differs(run) == []
     with site.state() as state:
         for host in CONTROL_PLANES:
             assert "api.example.org" in names_of(state["nodes"][host]["certificates"]["ports"]["6443"])
@@ -255,6 +258,7 @@ def test_a_kubelets_own_certificate_is_renewed_on_any_node(site: Site) -> None:
     ending(site, 20.5, ["w2"], [KUBELET])
     plan, run = site.run("--dry", "--json", layer="renew_certificates"), site.run("-y", layer="renew_certificates")
     assert planned(plan) == changes(run) == {("w2", "Renew the kubelet's own certificate")}
+    assert plan.differs(run) == []
     assert changes(site.run("-y", layer="renew_certificates")) == set()
 
 

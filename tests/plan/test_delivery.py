@@ -92,6 +92,7 @@ def test_one_host_alone_gets_what_it_lacks_from_servers_that_have_it(deployed: D
             del files[path]
     plan, run = site.run("--dry", "--json", "--limit", "w1"), site.run("-y", "--limit", "w1")
     assert run.code == 0, run.words[-3000:]
-    assert run.made == plan.planned != set()
+    assert plan.planned
+    assert plan.differs(run) == []
     assert {each["host"] for each in run.changes} == {"w1"}
     assert site.run("--dry", "--json").planned == set()

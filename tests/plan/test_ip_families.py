@@ -147,13 +147,15 @@ def balancers(nodes: dict[str, Any]) -> dict[str, Any]:
 def test_the_run_changes_what_the_plan_says(runs: Runs) -> None:
     assert runs.plan.code == 0, runs.plan.words[-3000:]
     assert runs.plan.changes == []
-    assert runs.run.made == runs.plan.planned != set()
+    assert runs.plan.planned
+    assert runs.plan.differs(runs.run) == []
 
 
 def test_a_second_run_changes_nothing(runs: Runs) -> None:
     plan, run = runs.again
     assert (plan.code, run.code) == (0, 0), run.words[-3000:]
     assert plan.planned == run.made == set()
+    assert plan.differs(run) == []
 
 
 def test_every_node_is_in_the_cluster_at_the_one_endpoint(case: Case, runs: Runs) -> None:
