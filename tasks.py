@@ -313,6 +313,14 @@ def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
 
 
 @task
+def drift(c: Context, inventory: str = "inventories/prod.py") -> None:
+    """Tell what differs between an inventory's hosts and what they are described as: exit status 0 nothing, 2
+    something, 1 could not tell."""
+    command = [VENV / "bin" / "pyinfra", inventory, "deploys/drift.py", "--diff", "-y"]
+    raise Exit(code=subprocess.run(command, check=False).returncode)
+
+
+@task
 def docs(c: Context) -> None:
     """Write the documents of settings, configuration, compatibility, checks and ports anew from what they describe."""
     described = {"settings": cluster.settings, "configuration": cluster.configuration}
@@ -328,6 +336,7 @@ namespace = Collection(
     bench,
     bench_bundle,
     settings,
+    drift,
     docs,
     Collection(
         "bundle",

@@ -302,19 +302,22 @@ def barrier(after: str) -> None:
     _barrier(name=f"Every host has finished: {after}")
 
 
-def run(module: str, layer: Callable[[], object], options: Sequence[str] = (), anyway: bool = False) -> None:
+def run(
+    module: str, layer: Callable[[], object], options: Sequence[str] = (), anyway: bool = False, only: bool = False
+) -> None:
     """Run a layer when its file was named on pyinfra's command line, not when it is imported.
 
     pyinfra executes such a file with no `__name__` of its own, so it reads that of `builtins`. `options` are names that
     `--data` may have beside settings. One that only looks runs `anyway`, and says what is wrong itself.
+    With `only` it is planned and no more.
     """
     if module == "builtins":
         _options.update(options, record.OPTIONS)
-        record.begin()
+        record.begin(only)
         if not anyway:
             refuse(problems())
         layer()
-        record.end(_about, refuse)
+        record.end(_about, refuse, only)
 
 
 def _about() -> dict[str, Any]:

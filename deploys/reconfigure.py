@@ -12,21 +12,21 @@ from pyinfra.api import deploy
 
 from cluster import audit
 from cluster.reconfiguration import kubelet_map
-from deploys import drift, expiry, plan
+from deploys import expiry, live, plan
 from operations import certificates, file
 from operations import reconfigure as operations
 
 
 @deploy("Reconfiguration")
 def reconfigure() -> None:
-    drift.refuse()
+    live.refuse()
     settings, topology, me = plan.settings(), plan.topology(), plan.me()
     first = topology.first_control_plane
     shared = plan.settings(first.name)
     audit_policy()
     for each in host.loop(topology.control_planes):
         if me == each:
-            if drift.new_names():
+            if live.new_names():
                 name_anew()
             operations.control_plane(
                 name=f"Have static pods of {each.name} follow the settings",

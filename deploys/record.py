@@ -24,6 +24,8 @@ from operations.change import noted
 
 # What `--data` may have for any deploy: a file for the plan, one that the plan must agree with, one for what was done.
 OPTIONS = ("plan_out", "plan_in", "result_out")
+# Exit status of pyinfra; 1 is its own for a run that failed.
+DRIFT = 2
 COLOURS = {"+": "green", "-": "red"}
 
 # Hosts for which pyinfra has executed the deploy's file that it loads now.
@@ -31,17 +33,18 @@ _planned: set[str] = set()
 _shown: set[str] = set()
 
 
-def begin() -> None:
+def begin(only: bool) -> None:
     """Before a deploy is planned: under `-y` pyinfra plans nothing, unless a plan is asked for."""
     asked = host.state.inventory.override_data
-    if asked.get("plan_out") or asked.get("plan_in"):
+    if only or asked.get("plan_out") or asked.get("plan_in"):
         host.state.check_for_changes = True
 
 
-def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]) -> None:
+def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None], only: bool) -> None:
     """After a deploy is planned for this host; when it is for all, show the plan, keep it, and ask the one that binds.
 
     `about` has the fields of a Plan that are not of pyinfra's; `refuse` stops the run with reasons, if there are any.
+    With `only` pyinfra ends here, by DRIFT where anything would change.
     """
     _planned.add(host.name)
     if not {each.name for each in host.state.inventory.get_active_hosts()} <= _planned:
@@ -59,6 +62,10 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
     if path := asked.get("plan_out"):
         write(plan, Path(str(path)))
         logger.info(f"--> The plan is in {path}")
+    if only:
+        changes = len(plan.rows())
+        logger.info(f"--> {changes or 'No'} differences from what is described; nothing was changed")
+        sys.exit(DRIFT if changes else 0)
 
 
 def show(plan: Plan) -> None:

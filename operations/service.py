@@ -15,7 +15,7 @@ from operations.change import any_changes, will
 
 def actions(state: UnitState, changed: bool, enabled: bool, running: bool, action: str) -> list[str]:
     """The systemctl verbs that bring a unit from its state to the wanted one, in order."""
-    verbs = []
+    verbs = ["unmask"] if state["enabled"].startswith("masked") else []
     if enabled and state["enabled"] not in ("enabled", "static", "indirect", "generated"):
         verbs.append("enable")
     if running and state["active"] not in ("active", "reloading"):
@@ -23,6 +23,13 @@ def actions(state: UnitState, changed: bool, enabled: bool, running: bool, actio
     elif running and (changed or state["stale"]):
         verbs.append(action)
     return verbs
+
+
+def _found(state: UnitState) -> str:
+    """What a unit is, where that is not as it should be."""
+    if state["active"] not in ("active", "reloading"):
+        return f"it is {state['active']}"
+    return "its files are newer" if state["stale"] else f"it is {state['enabled']}"
 
 
 @operation()
@@ -55,15 +62,15 @@ def unit(
     if not verbs and not changed:
         host.noop(f"{unit} is enabled and runs with its present configuration")
         return
-    words = f"{' and '.join(verbs)} {unit}" + (f", for {'; '.join(drift)}" if drift else "")
+    words = f"{' and '.join(verbs)} {unit}, for {'; '.join(drift or [_found(state)])}"
     if any_changes(restart_on):  # a package that was just installed may have enabled and started it
         words = f"{('reload' if reload else 'restart') if running else 'enable'} {unit}, for its files change"
     will(words, effect=effect if running else "")
     quoted = shlex.quote(unit)
     yield "systemctl daemon-reload"
     for verb in verbs:
-        if verb == "enable":
-            yield f"systemctl enable {quoted}"
+        if verb in ("unmask", "enable"):
+            yield f"systemctl {verb} {quoted}"
         else:
             why = f"systemctl status -n 20 --no-pager {quoted} >&2; exit 1"
             yield f"timeout 90 systemctl {verb} {quoted} || {{ {why}; }}"

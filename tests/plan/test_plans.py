@@ -1,0 +1,91 @@
+"""Plans that are kept, required and compared, what was done, and drift told by an exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import Deployed, Site, make_site
+from test_dry_run import DRIFT, drift
+
+from cluster.changes import load
+
+
+@pytest.fixture
+def cluster(deployed: Deployed, tmp_path: Path) -> Site:
+    return deployed.site.copy(tmp_path / "site")
+
+
+def drifted(site: Site) -> Site:
+    with site.state() as state:
+        drift(state["nodes"], state["clock"] + 1000)
+    return site
+
+
+def test_a_required_plan_that_still_holds_is_carried_out(cluster: Site, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    plan = drifted(cluster).run("--dry", "--data", f"plan_out={kept}")
+    run = cluster.run("-y", "--data", f"plan_in={kept}")
+    assert run.code == 0, run.words
+    assert plan.differs(run) == []
+    assert run.result and run.result.rows().keys() == load(kept).rows().keys()
+
+
+def test_hosts_that_no_longer_match_the_required_plan_are_left_as_they_are(cluster: Site, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    drifted(cluster).run("--dry", "--data", f"plan_out={kept}")
+    with cluster.state() as state:
+        state["nodes"]["w2"]["swap"] = []
+        state["nodes"]["w1"]["swap"] = ["/dev/vdb1"]
+    run = cluster.run("-y", "--data", f"plan_in={kept}")
+    assert run.code == 1
+    assert run.changes == []
+    assert "w2: Cluster | Node | Turn swap off, now and at boot: only in the plan of" in run.words
+    assert "w1: Cluster | Node | Turn swap off, now and at boot: only in the plan of" in run.words
+    assert "does not hold any more" in run.words
+
+
+def test_a_plan_of_another_deploy_or_no_plan_at_all_is_refused(cluster: Site, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    cluster.run("--dry", "--data", f"plan_out={kept}", layer="node")
+    run = cluster.run("-y", "--data", f"plan_in={kept}")
+    assert (run.code, run.changes) == (1, [])
+    assert "deploys: ('deploys/node.py',) in " in run.words
+    run = cluster.run("-y", "--data", f"plan_in={tmp_path / 'none.json'}")
+    assert (run.code, run.changes) == (1, [])
+    assert "none.json: No such file or directory" in run.words
+
+
+def test_a_kept_plan_is_its_owners_alone_and_has_no_secret(cluster: Site, tmp_path: Path, bundle: Path) -> None:
+    bare = make_site(tmp_path / "bare", bundle)
+    run = bare.run("--dry")
+    path = bare.directory / "plan_out.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert run.plan and run.plan.unknown
+    for words in ("PRIVATE KEY", "client-key-data", "bootstrapTokens", "certificateKey"):
+        assert words not in path.read_text()
+
+
+def test_a_run_that_stops_keeps_what_it_had_done(site: Site) -> None:
+    site.break_command("w1", "modprobe", "no such module")
+    run = site.run("-y", layer="node")
+    assert run.code == 1
+    assert run.result
+    done = {operation for operation, _ in run.result.rows()}
+    assert "Node | Turn swap off, now and at boot" in done
+    assert ("Node | Load kernel modules", "w1") not in run.result.rows()
+
+
+def test_drift_is_told_by_the_exit_status_and_nothing_is_changed(cluster: Site) -> None:
+    again = cluster.run("-y", layer="drift")
+    assert (again.code, again.changes) == (0, []), again.words
+    assert "No differences from what is described" in again.words
+    found = drifted(cluster).run("-y", layer="drift")
+    assert (found.code, found.changes) == (2, []), found.words
+    with cluster.state() as state:
+        assert state["nodes"]["w2"]["swap"] == ["/dev/vda2"]
+    for host, operation in DRIFT:
+        assert operation in found.words, f"{host}: {operation}"
+    cluster.break_command("w1", "proc/swaps", "cut off")
+    unknown = cluster.run("-y", layer="drift")
+    assert (unknown.code, unknown.changes) == (1, []), unknown.words
