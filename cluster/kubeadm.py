@@ -14,11 +14,14 @@ from cluster import audit
 from cluster.addons import serving
 from cluster.api_versions import Document, Documents, api_version, written
 from cluster.balancing import endpoint
+from cluster.compatibility import parse
 from cluster.configuration import PATCHES, given, merged
 from cluster.endpoint import API_SERVER_PORT
 from cluster.runtime import SOCKETS
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
+
+ROLE = "node-role.kubernetes.io/"
 
 
 def init_documents(settings: Settings, topology: Topology, node: Node, token: str, certificate_key: str) -> str:
@@ -167,6 +170,22 @@ def _kubelet(settings: Settings) -> Document:
 def cri_socket(settings: Settings) -> str:
     """The URL at which kubeadm and the kubelet ask the container runtime."""
     return f"unix://{SOCKETS[settings.container_runtime]}"
+
+
+def role_taints(settings: Settings, first: bool) -> list[str]:
+    """Roles by whose taints pods stay away from a control plane: what the settings name, else kubeadm's own.
+
+    Until 1.24 a control plane was a `master`
+    (https://github.com/kubernetes/enhancements/tree/master/keps/sig-cluster-lifecycle/kubeadm/2067-rename-master-label-taint).
+    """
+    registration = given(settings)["InitConfiguration" if first else "JoinConfiguration"].get("nodeRegistration", {})
+    if "taints" in registration:
+        rows = [each for each in registration["taints"] or [] if each.get("effect") == "NoSchedule"]
+        return [each["key"].removeprefix(ROLE) for each in rows if each["key"].startswith(ROLE)]
+    if settings.allow_scheduling_on_control_planes:
+        return []
+    minor = parse(settings.kubernetes_version)[:2]
+    return [*(["master"] if minor < (1, 25) else []), *(["control-plane"] if minor >= (1, 24) else [])]
 
 
 def _endpoint(node: Node) -> Document:

@@ -229,6 +229,16 @@ class Settings(BaseModel):
         description="File of an X.509 certificate on the control machine to which backups are encrypted; unset: they "
         "are not. Keep its key away from the nodes.",
     )
+    kubelet_drop_ins: tuple[str, ...] = Field(
+        (),
+        description="Files of your own in /etc/systemd/system/kubelet.service.d; others than these and kubeadm's are "
+        "set aside.",
+    )
+    cni_files: tuple[str, ...] = Field(
+        (),
+        description="Files of your own in /etc/cni/net.d that come before the network's, of which the first counts; "
+        "others are set aside.",
+    )
     verify_timeout: int = Field(180, ge=0, description="Seconds that `verify` gives a cluster to settle.")
     drain_timeout: int = Field(
         300, ge=1, description="Seconds that pods of a node are given to leave it, as their budgets allow."

@@ -11,6 +11,7 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import deploy
 
+from cluster.kubeadm import role_taints
 from deploys import plan
 from deploys.reconfigure import audit_policy, reconfigure
 from operations import kubeadm, pki
@@ -35,7 +36,15 @@ def control_plane() -> None:
                 settings=settings, topology=topology, node=node, control_plane=True, patches=patches,
             )  # fmt: skip
         plan.barrier(f"join of {each.name}")
+    if node in topology.control_planes:
+        kubeadm.private(name="Keep keys and kubeconfigs from others")
     if node == first:
+        kubeadm.roles(
+            name="Have control planes labelled and tainted",
+            wanted={
+                each.name: role_taints(plan.settings(each.name), each == first) for each in topology.control_planes
+            },
+        )
         keep_kubeconfig()
 
 

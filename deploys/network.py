@@ -26,6 +26,11 @@ ADDONS = "/etc/kubernetes/addons"
 @deploy("Pod network")
 def network() -> None:
     topology, me = plan.topology(), plan.me()
+    if me not in topology.load_balancers and (own := CNI_FILES.get(plan.settings().cni)):
+        file.aside(
+            name="Set aside other networks' configuration",
+            directory="/etc/cni/net.d", known=plan.settings().cni_files, before=own,
+        )  # fmt: skip
     networks = {"flannel": _flannel, "calico": _calico, "none": _own}
     if plan.settings().cni == "bridge":
         if me not in topology.load_balancers:

@@ -4,6 +4,8 @@ Hosts: control_plane, worker. Changes: /usr/bin, /opt/cni/bin, kubelet.service. 
 the files.
 """
 
+import posixpath
+
 from pyinfra import host
 from pyinfra.api import deploy
 
@@ -37,12 +39,16 @@ def service_of_kubelet() -> None:
             content=plan.template("kubelet/10-kubeadm.conf.j2", environment=plan.family().kubelet_environment),
         ),
     ]
+    others = file.aside(
+        name="Set aside what else configures kubelet's service",
+        directory=f"{UNIT}.d", known=(posixpath.basename(DROP_IN), *plan.settings().kubelet_drop_ins),
+    )  # fmt: skip
     # Without a configuration it would only start and fail; `kubeadm init` and `join` start it.
     joined = host.get_fact(KubeadmNode)["state"] in ("control-plane", "worker")
     service.unit(
         name="Enable kubelet",
         unit="kubelet.service",
-        restart_on=files,
+        restart_on=[*files, others],
         config_files=(UNIT, DROP_IN),
         running=joined,
         effect="pods go on",

@@ -18,6 +18,7 @@ def workers() -> None:
             settings=plan.settings(), topology=plan.topology(), node=plan.me(), control_plane=False,
             patches=patches,
         )  # fmt: skip
+        kubeadm.private(name="Keep keys and kubeconfigs from others")
     plan.barrier("joins of workers")
 
 

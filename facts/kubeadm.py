@@ -90,6 +90,7 @@ class KubeadmNode(FactBase[NodeState]):
 class MemberNode(TypedDict):
     ready: bool
     roles: list[str]
+    taints: list[str]  # of roles, by which pods stay away
 
 
 Initialised = Literal["initialised", "not-initialised", "unreachable", "none"]
@@ -105,7 +106,8 @@ class ClusterConfig(FactBase[ClusterState]):
 
     ::
 
-        {"state": "initialised", "nodes": {"cp1": {"ready": True, "roles": ["control-plane"]}}}
+        {"state": "initialised",
+         "nodes": {"cp1": {"ready": True, "roles": ["control-plane"], "taints": ["control-plane"]}}}
 
     "none": no admin.conf here. "unreachable": there is one, but this node's own API server does not answer.
     "not-initialised": it answers, but lacks something `kubeadm init` makes; the DaemonSet kube-proxy is the
@@ -139,7 +141,9 @@ def _node(item: dict[str, Any]) -> MemberNode:
     prefix = "node-role.kubernetes.io/"
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
     labels = item["metadata"].get("labels", {})
-    return MemberNode(ready=ready, roles=[key.removeprefix(prefix) for key in labels if key.startswith(prefix)])
+    taints = [each["key"] for each in item.get("spec", {}).get("taints", []) if each["effect"] == "NoSchedule"]
+    roles, tainted = ([key.removeprefix(prefix) for key in keys if key.startswith(prefix)] for keys in (labels, taints))
+    return MemberNode(ready=ready, roles=roles, taints=tainted)
 
 
 class Token(TypedDict):
@@ -203,3 +207,27 @@ class StoredConfiguration(FactBase[str | None]):
 
     def process(self, output: list[str]) -> str:
         return "\n".join(output) + "\n"
+
+
+class Readable(FactBase[dict[str, str]]):
+    """Modes of what holds secrets on a node and is open to others than its owner and group, by path; as a rule none.
+
+    ::
+
+        {"/etc/kubernetes/pki/ca.key": "644"}
+    """
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        return {}
+
+    def command(self) -> str:
+        where = (
+            "/etc/kubernetes/*.conf /etc/kubernetes/manifests /etc/kubernetes/pki /var/lib/kubelet/pki /var/lib/etcd"
+        )
+        what = ("*.conf", "*.key", "*/manifests/*.yaml", "*/kubelet-client-*.pem", "/var/lib/etcd")
+        named = " -o ".join(f"-path '{each}'" for each in what)
+        return rf"find {where} -maxdepth 2 \( {named} \) -not -type l -perm /007 -printf '%m %p\n' 2>/dev/null; true"
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        return {path: mode for mode, path in (line.split(" ", 1) for line in output)}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pyinfra.api import FactBase
 
 from cluster.bridge import NodeSubnet
 
-Applied = Literal["applied", "differs", "unknown"]
+
+class Applied(TypedDict):
+    state: Literal["applied", "differs", "unknown"]
+    diff: list[str]
+
+
 ADMIN = "/etc/kubernetes/admin.conf"
 
 
@@ -27,28 +32,34 @@ def kubectl(context: str = "") -> str:
 class Manifest(FactBase[Applied]):
     """Whether the live objects are those of a manifest on the node, by `kubectl diff --server-side`.
 
-    Returns "applied", "differs", or "unknown" when there is no file, no kubectl or no API server. `context` is as in
-    `kubectl`.
+    ::
+
+        {"state": "differs", "diff": ["-  replicas: 1", "+  replicas: 2"]}
+
+    `state` is "unknown" when there is no file, no kubectl or no API server. `diff` is kubectl's, which masks what
+    Secrets hold; without times and names of temporary files. `context` is as in `kubectl`.
     `kubectl diff` exits 0 for no difference, 1 for some, more for an error
     (https://kubernetes.io/docs/reference/kubectl/generated/kubectl_diff/).
     """
 
     @staticmethod
     def default() -> Applied:
-        return "unknown"
+        return Applied(state="unknown", diff=[])
 
     def command(self, path: str, context: str = "") -> str:
         return (
             f"test -e {shlex.quote(path)} || {{ echo absent; exit; }}; "
             f"{kubectl(context)} --request-timeout=20s "
             f"diff --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {shlex.quote(path)} "
-            ">/dev/null 2>&1; echo $?"
+            "2>/dev/null; echo $?"
         )
 
     def process(self, output: list[str]) -> Applied:
         code = output[-1].strip()
-        known: dict[str, Applied] = {"0": "applied", "1": "differs"}
-        return known.get(code, "unknown")
+        if code == "1":
+            noise = ("diff -u", "--- /", "+++ /")
+            return Applied(state="differs", diff=[line for line in output[:-1] if not line.startswith(noise)])
+        return Applied(state="applied" if code == "0" else "unknown", diff=[])
 
 
 class Objects(FactBase[list[dict[str, Any]]]):

@@ -119,10 +119,11 @@ def applied(
     + seconds: how long to wait
     + partial: whether its objects are parts of what kubeadm has made
     """
-    if not any_changes([written_by]) and host.get_fact(Manifest, path=path, context=context) == "applied":
+    state = None if any_changes([written_by]) else host.get_fact(Manifest, path=path, context=context)
+    if state and state["state"] == "applied":
         host.noop(f"{path} is what the cluster has")
         return
-    will(f"apply {path}")
+    will(f"apply {path}", state["diff"] if state else [])
     yield StringCommand(apply_script(path, context, partial))
     if not host.state.is_executing or not wait:
         return

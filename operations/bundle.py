@@ -140,7 +140,7 @@ def carry(
 
 def other_programs(wanted: Mapping[str, File]) -> dict[str, File]:
     """Those programs that are not there, or not as in the bundle; while planning, they are announced."""
-    there = host.get_fact(Checksums, paths=tuple(wanted))
+    there = host.get_fact(Checksums, paths=tuple(wanted), programs=True)
     differing = {dest: file for dest, file in wanted.items() if there.get(dest) != file.sha256}
     for dest, file in differing.items():  # all of them now: planning ends at the first command
         will(f"{'replace' if dest in there else 'install'} {dest} ({file.name} {file.version})")

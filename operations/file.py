@@ -10,13 +10,18 @@ import difflib
 import hashlib
 import posixpath
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from pyinfra import host
 from pyinfra.api import OperationValueError, StringCommand, operation
+from pyinfra.facts.files import FindFiles
 
 from facts.file import File, FileState
 from operations.change import will
+
+ASIDE = "/var/lib/pyinfra-kubeadm/aside"
+# Endings of files that systemd reads in a unit's directory, and the kubelet's runtime in /etc/cni/net.d.
+READ = (".conf", ".conflist", ".json")
 
 
 def difference(current: File | None, sha256: str, mode: str, user: str, group: str) -> list[str]:
@@ -106,3 +111,27 @@ def absent(path: str) -> Generator[StringCommand, None, None]:
         return
     will(f"remove {path}")
     yield StringCommand("rm", "-f", "--", shlex.quote(path))
+
+
+@operation()
+def aside(directory: str, known: Sequence[str], before: str = "") -> Generator[StringCommand, None, None]:
+    """
+    Set files aside that a daemon would read beside ours; they are kept in ASIDE.
+
+    + directory: where it reads them, without those below it
+    + known: names that stay
+    + before: only those that come before this name, where the first one counts
+    """
+    found = host.get_fact(FindFiles, path=directory, maxdepth=1)
+    names = sorted(posixpath.basename(path) for path in found)
+    others = [name for name in names if name not in known and name.endswith(READ) and (not before or name < before)]
+    if not others:
+        host.noop(f"{directory} has nothing that is not known")
+        return
+    for name in others:
+        will(f"set aside {posixpath.join(directory, name)}")
+    kept = f"{ASIDE}{directory}"
+    yield StringCommand(
+        f"install -d -m 700 {ASIDE} && mkdir -p {shlex.quote(kept)} && cd {shlex.quote(directory)} && "
+        f"mv --backup=numbered -t {shlex.quote(kept)} -- {shlex.join(others)}"
+    )

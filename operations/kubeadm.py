@@ -8,8 +8,9 @@ and certificate key are made for one run and kept in memory only; kubeadm expire
 from __future__ import annotations
 
 import secrets
+import shlex
 import string
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Mapping
 from functools import cache
 from typing import Literal
 
@@ -19,12 +20,12 @@ from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.balancing import endpoint
 from cluster.endpoint import API_SERVER_PORT, Endpoint
-from cluster.kubeadm import cri_socket, init_documents, join_documents
+from cluster.kubeadm import ROLE, cri_socket, init_documents, join_documents
 from cluster.networks import CNI_FILES
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.etcd import ETCDCTL
-from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, MemberNode, NodeState
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, MemberNode, NodeState, Readable
 from operations import remote
 from operations.change import will
 
@@ -164,12 +165,15 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
     yield StringCommand(ready(own_api(node)))
 
 
-def join_action(local: str, known: MemberNode | None, wanted: Role) -> NodeAction:
-    """What a node needs, from its own state and from what the cluster knows of it."""
+def join_action(local: str, known: MemberNode | None, wanted: Role, serves: bool = False) -> NodeAction:
+    """What a node needs, from its own state and from what the cluster knows of it.
+
+    A control plane's label is the last that its join sets (kubeadm 1.36, cmd/join.go). One whose own API server
+    `serves` the cluster has joined without it, and `roles` gives it back.
+    """
     if local == "none" and known is None:
         return "run"
-    # A control plane's label is the last that its join sets (kubeadm 1.36, cmd/join.go).
-    joined = known is not None and (wanted == "worker" or "control-plane" in known["roles"])
+    joined = known is not None and (wanted == "worker" or "control-plane" in known["roles"] or serves)
     if local == wanted:
         return "none" if joined else "clean-and-run"
     # What was whole once is not thrown away for a file that is missing, or for another group in the inventory.
@@ -254,6 +258,8 @@ def join(
     wanted: Role = "control-plane" if control_plane else "worker"
     local = yield from idle(host.get_fact(KubeadmNode))
     action = join_action(local["state"], known, wanted)
+    if action == "clean-and-run" and control_plane and host.get_fact(ClusterConfig)["state"] == "initialised":
+        action = join_action(local["state"], known, wanted, serves=True)
     if action == "none":
         host.noop(f"{node.name} is a {wanted} of this cluster")
         return
@@ -300,3 +306,42 @@ def join(
     yield StringCommand(with_config(f"kubeadm join{flags}", seconds=600), _stdin=documents)
     if control_plane:
         yield StringCommand(ready(own_api(node)))
+
+
+@operation()
+def roles(wanted: Mapping[str, Collection[str]]) -> Generator[StringCommand, None, None]:
+    """
+    Have control planes labelled and tainted, as kubeadm does when they join.
+
+    + wanted: name of a control plane -> roles by whose taints pods stay away from it
+    """
+    nodes = host.get_fact(ClusterConfig)["nodes"]
+    commands = []
+    for name, taints in wanted.items():
+        if (known := nodes.get(name)) is None:
+            continue
+        if "control-plane" not in known["roles"]:
+            will(f"label {name} as a control plane")
+            commands.append(f"{KUBECTL} label --overwrite node {name} {ROLE}control-plane=")
+        for role in sorted({*taints} - {*known["taints"]}):
+            will(f"taint {name} with {ROLE}{role}", effect=f"no more pods come to {name} that do not tolerate it")
+            commands.append(f"{KUBECTL} taint --overwrite node {name} {ROLE}{role}:NoSchedule")
+        for role in sorted({*known["taints"]} - {*taints}):
+            will(f"take the taint {ROLE}{role} from {name}", effect=f"pods may come to {name}")
+            commands.append(f"{KUBECTL} taint node {name} {ROLE}{role}:NoSchedule-")
+    if not commands:
+        host.noop("control planes have their labels and taints")
+        return
+    yield StringCommand(" && ".join(commands))
+
+
+@operation()
+def private() -> Generator[StringCommand, None, None]:
+    """Keep keys, kubeconfigs, manifests and etcd's data, which may hold secrets, from all but their owners."""
+    found = host.get_fact(Readable)
+    if not found:
+        host.noop("keys and kubeconfigs are their owners' alone")
+        return
+    for path, mode in found.items():
+        will(f"keep {path} from others (mode {mode})")
+    yield StringCommand(f"chmod go-rwx -- {shlex.join(found)}")

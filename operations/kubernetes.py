@@ -35,10 +35,11 @@ def apply(
     + once_there: object that something else makes, to be waited for before that
     + among_others: the manifest's text, where others add to its objects; then these need to have it, and may have more
     """
-    if not any_changes([written_by]) and _applied(path, among_others):
+    diff: list[str] | None = [] if any_changes([written_by]) else _difference(path, among_others)
+    if diff is None:
         host.noop(f"{path} is what the cluster has")
         return
-    will(f"apply {path}")
+    will(f"apply {path}", diff)
     yield StringCommand(
         f"{KUBECTL} apply --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {shlex.quote(path)}"
     )
@@ -53,12 +54,15 @@ def apply(
     )
 
 
-def _applied(path: str, among_others: str) -> bool:
+def _difference(path: str, among_others: str) -> list[str] | None:
+    """What of it the cluster has otherwise, as far as that is known; None where it is applied."""
     if not among_others:
-        return host.get_fact(Manifest, path=path) == "applied"
+        found = host.get_fact(Manifest, path=path)
+        return None if found["state"] == "applied" else found["diff"]
     live = host.get_fact(Objects, path=path)
     wanted = [each for each in yaml.safe_load_all(among_others) if each]
-    return len(live) == len(wanted) and all(has(each, own) for each, own in zip(live, wanted, strict=True))
+    same = len(live) == len(wanted) and all(has(each, own) for each, own in zip(live, wanted, strict=True))
+    return None if same else []
 
 
 def has(live: Any, wanted: Any) -> bool:

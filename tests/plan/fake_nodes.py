@@ -32,6 +32,7 @@ from pyinfra.api.facts import _MISSING_COMMAND_MARKER
 from pyinfra.connectors import fake
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host
+from pyinfra.facts.files import FindFiles
 from pyinfra.facts.selinux import FileContextMapping, SEBoolean, SEPorts
 from pyinfra.facts.server import Hostname, TmpDir, Which
 
@@ -39,6 +40,7 @@ from bundle.rpms import VERSIONLOCK
 from cluster import bridge
 from cluster.backup import NODE_DIRECTORY as BACKUPS
 from cluster.endpoint import Endpoint
+from cluster.kubeadm import ROLE
 from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY, STATIC_PODS, short_name
 from cluster.ports import load as port_rules
@@ -59,7 +61,7 @@ from facts.haproxy import Backends
 from facts.hardware import Hardware
 from facts.keepalived import Vrrp
 from facts.kernel import KernelModules, Sysctl
-from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, Readable
 from facts.kubelet import CERTIFICATE, CONFIG, SIGNER, KubeletServing, ServingRequests, SharedKubeletConfig
 from facts.kubernetes import Addons, Manifest, MetricsCertificate, Objects, PodSubnets
 from facts.leftovers import Leftovers
@@ -79,6 +81,7 @@ from facts.time import Time, TimeSynchronized
 from facts.traces import Others, Remains, Traces
 from operations import addons, backup, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
 from operations import kubeadm as kubeadm_operations
+from operations.file import ASIDE as KEPT
 from operations.file import write_script
 from operations.firewall import RELOAD
 from operations.kubeadm import answers, ready
@@ -364,6 +367,7 @@ class Node:
             cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
             cluster["made"] += 1
         cluster["nodes"][self.name] = role
+        cluster["marks"].pop(self.name, None)
         self.state["links"] = ["cni0", "flannel.1"]
         self.start_kubelet()
 
@@ -608,6 +612,7 @@ def _(node: Node) -> str:
 
 
 @fact(Checksums, paths=("ANY_paths",))
+@fact(Checksums, paths=("ANY_paths",), programs=True)
 def _(node: Node, paths: str) -> str:
     return "\n".join(f"{node.sha256(path)} *{path}" for path in shlex.split(paths) if path in node.files)
 
@@ -964,7 +969,7 @@ def _(node: Node, script: str) -> str:
 def _(node: Node, path: str, context: str = "") -> str:
     if path not in node.files or (context and context not in node.files):
         return "absent"
-    return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "1"
+    return "0" if node.world.cluster["applied"].get(path) == node.sha256(path) else "+what differs\n1"
 
 
 @fact(Objects, path="ANY_path")
@@ -1525,6 +1530,7 @@ def _(node: Node, stdin: str) -> None:
     if node.world.cluster["nodes"] or not node.world.leads_to(endpoint, node):
         raise Refused("a second cluster is started" if node.world.cluster["nodes"] else f"{endpoint}: no route to host")
     node.world.cluster["endpoint"] = endpoint
+    node.world.cluster["tainted"] = documents["InitConfiguration"]["nodeRegistration"].get("taints") != []
     node.world.cluster["configuration"] = yaml.safe_dump(documents["ClusterConfiguration"])
     kubelets = {key: value for key, value in documents["KubeletConfiguration"].items() if key != "kind"}
     node.world.cluster["kubelet"] = yaml.safe_dump(kubelets)
@@ -1778,15 +1784,63 @@ def get_nodes(node: Node) -> str:
     node.api()
     items = [
         {
-            "metadata": {
-                "name": name,
-                "labels": {"node-role.kubernetes.io/control-plane": ""} if role == "control-plane" else {},
-            },
+            "metadata": {"name": name, "labels": dict.fromkeys(marks(node.world, name)["labels"], "")},
+            "spec": {"taints": [{"key": key, "effect": "NoSchedule"} for key in marks(node.world, name)["taints"]]},
             "status": {"conditions": [node.world.nodes[name].readiness()]},
         }
-        for name, role in node.world.cluster["nodes"].items()
+        for name in node.world.cluster["nodes"]
     ]
     return json.dumps({"items": items})
+
+
+def marks(world: World, name: str) -> dict[str, list[str]]:
+    """Labels and taints of a Node: those that kubeadm has given it, until somebody changes them."""
+    own = [f"{ROLE}control-plane"] if world.cluster["nodes"][name] == "control-plane" else []
+    taints = own if world.cluster["tainted"] else []
+    found: dict[str, list[str]] = world.cluster["marks"].setdefault(name, {"labels": own, "taints": [*taints]})
+    return found
+
+
+@command(r"(?P<commands>\S+ --kubeconfig \S+ --request-timeout=30s (label|taint) .*)")
+def _(node: Node, commands: str) -> None:
+    node.api()
+    for each in commands.split(" && "):
+        words = [word for word in each.split()[3:] if word != "--overwrite"]
+        kind, _, name, key = words
+        found = marks(node.world, name)[f"{kind}s"]
+        if key.endswith("-"):
+            found.remove(key.partition(":")[0])
+        else:
+            found.append(key.partition(":")[0].rstrip("="))
+
+
+@command(like(str(FindFiles().command(path="ANY_path", maxdepth=1))), "fact")
+def _(node: Node, path: str) -> str:
+    return "\n".join(each for each in node.files if each.rpartition("/")[0] == path)
+
+
+@command(
+    like(f"install -d -m 700 {KEPT} && mkdir -p ANY_to && cd ANY_at && mv --backup=numbered -t ANY_to -- ANY_names")
+)
+def _(node: Node, to: str, at: str, names: str) -> None:
+    for name in shlex.split(names):
+        node.files[f"{to}/{name}"] = node.files.pop(f"{at}/{name}")
+
+
+@fact(Readable)
+def _(node: Node) -> str:
+    kept = ("/etc/kubernetes/pki/", "/etc/kubernetes/manifests/", "/etc/kubernetes/")
+    inside = [
+        path for path in node.files
+        if path.startswith(kept) and path.endswith((".key", ".conf", ".yaml")) and path.count("/") <= 5
+    ]  # fmt: skip
+    return "\n".join(f"{node.files[path]['mode']} {path}" for path in inside if node.files[path].get("opened"))
+
+
+@command(r"chmod go-rwx -- (?P<paths>.+)")
+def _(node: Node, paths: str) -> None:
+    for path in shlex.split(paths):
+        node.files[path].update(mode="600", opened=False)
 
 
 @command(like(f"{verify.KUBECTL} get pods -A -o json"), "read")

@@ -88,6 +88,8 @@ BAD: list[tuple[str, Any]] = [
     ("certificate_warning_days", 0),
     ("certificate_critical_days", -1),
     ("waived_checks", "memory"),
+    ("kubelet_drop_ins", 5),
+    ("cni_files", 5),
     ("preflight_json", 5),
 ]
 

@@ -123,8 +123,8 @@ def test_every_inventory_but_the_labs_is_looked_at_here() -> None:
 def test_every_deploy_that_the_readme_names_is_there_and_the_other_way_round() -> None:
     named = set(re.findall(r"`deploys/(\w+)\.py`", (ROOT / "README.md").read_text()))
     others = {
-        "__init__", "ask", "authorities", "backups", "cleanup", "drift", "expiry", "labels", "plan", "removal", "rules",
-        "ssh", "survey",
+        "__init__", "ask", "authorities", "backups", "cleanup", "expiry", "labels", "live", "plan", "record",
+        "removal", "rules", "ssh", "survey",
     }  # fmt: skip
     assert named == {path.stem for path in (ROOT / "deploys").glob("*.py")} - others
 

@@ -101,6 +101,15 @@ def test_checksums_are_of_those_files_only_that_are_there(machine: Machine) -> N
     assert found == {one: sha256(b"1"), odd: sha256(b"2")}
 
 
+def test_programs_that_are_not_roots_or_not_755_are_as_if_they_were_not_there(machine: Machine) -> None:
+    good, closed = machine.file("usr/bin/good", "1"), machine.file("usr/bin/closed", "1")
+    good.chmod(0o755)
+    closed.chmod(0o644)
+    names = (str(good), str(closed), "/usr/bin/none")
+    assert machine.ask(Checksums, paths=names, programs=True) == {str(good): sha256(b"1")}
+    assert machine.ask(Checksums, paths=(str(closed),), programs=True) == {}
+
+
 def test_checksums_are_none_on_a_bare_machine(machine: Machine) -> None:
     assert machine.ask(Checksums, paths=("/usr/bin/kubeadm", "/usr/bin/kubelet")) == {}
 

@@ -116,14 +116,14 @@ def test_node_is_busy_while_a_kubeadm_is_at_work(machine: Machine, code: int, bu
 
 
 def test_cluster_of_a_recorded_control_plane() -> None:
-    control_plane = {"ready": True, "roles": ["control-plane"]}
+    control_plane = {"ready": True, "roles": ["control-plane"], "taints": ["control-plane"]}
     assert answer(ClusterConfig, recorded("ClusterConfig.cluster-cp1")) == {
         "state": "initialised",
         "nodes": {
             "cp1": control_plane,
             "cp2": control_plane,
             "cp3": control_plane,
-            "w1": {"ready": True, "roles": []},
+            "w1": {"ready": True, "roles": [], "taints": []},
         },
     }
 
@@ -139,7 +139,7 @@ def test_cluster_node_without_a_true_ready_condition_is_not_ready() -> None:
 
 def test_cluster_node_that_has_only_registered_is_not_ready() -> None:
     items = '{"items": [{"metadata": {"name": "w2"}, "status": {}}]}'
-    assert answer(ClusterConfig, ["initialised", items])["nodes"] == {"w2": {"ready": False, "roles": []}}
+    assert answer(ClusterConfig, ["initialised", items])["nodes"] == {"w2": {"ready": False, "roles": [], "taints": []}}
 
 
 def test_cluster_refuses_an_answer_that_is_none_of_the_four() -> None:
@@ -246,23 +246,23 @@ def test_join_info_asks_for_ids_and_times_and_never_for_secrets(machine: Machine
 
 
 def test_manifest_of_a_recorded_control_plane_is_applied() -> None:
-    assert answer(Manifest, recorded("Manifest.cluster")) == "applied"
+    assert answer(Manifest, recorded("Manifest.cluster")) == {"state": "applied", "diff": []}
 
 
 def test_manifest_is_unknown_when_there_is_none(machine: Machine) -> None:
-    assert machine.ask(Manifest, path=MANIFEST) == "unknown"
+    assert machine.ask(Manifest, path=MANIFEST) == {"state": "unknown", "diff": []}
 
 
 def test_manifest_is_unknown_without_kubectl(machine: Machine) -> None:
     machine.file(MANIFEST)
-    assert machine.ask(Manifest, path=MANIFEST) == "unknown"
+    assert machine.ask(Manifest, path=MANIFEST) == {"state": "unknown", "diff": []}
 
 
 @pytest.mark.parametrize(("code", "applied"), [(0, "applied"), (1, "differs"), (2, "unknown"), (124, "unknown")])
 def test_manifest_is_what_kubectl_diff_says(machine: Machine, code: int, applied: str) -> None:
     path: Path = machine.file(MANIFEST)
-    machine.program("kubectl", f'echo "$@" > {machine.root}/asked; echo "-old +new"; exit {code}')
-    assert machine.ask(Manifest, path=MANIFEST) == applied
+    machine.program("kubectl", f'echo "$@" > {machine.root}/asked; echo "--- /tmp/LIVE-1/a"; echo "-old"; exit {code}')
+    assert machine.ask(Manifest, path=MANIFEST) == {"state": applied, "diff": ["-old"] if code == 1 else []}
     asked = machine.path("asked").read_text()
     assert f"diff --server-side --force-conflicts --field-manager=pyinfra-kubeadm -f {path}" in asked
 

@@ -253,7 +253,13 @@ PROGRAMS = {"/usr/bin/kubeadm": FILES[0], "/opt/cni/bin/bridge": FILES[2]}
 
 
 def with_programs(hosts: Make, rows: dict[str, str]) -> Hosts:
-    return hosts({"cp1": {Checksums().command(tuple(PROGRAMS)): [f"{sum_} *{dest}" for dest, sum_ in rows.items()]}})
+    return hosts(
+        {
+            "cp1": {
+                Checksums().command(tuple(PROGRAMS), programs=True): [f"{sum_} *{dest}" for dest, sum_ in rows.items()]
+            }
+        }
+    )
 
 
 def test_programs_on_a_bare_host_are_all_installed(hosts: Make) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from harness import Command, Hosts, Machine
 from pyinfra.api import OperationError, OperationValueError
+from pyinfra.facts.files import FindFiles
 
 from facts.file import FileState
 from operations import file
@@ -126,6 +127,44 @@ def test_a_file_to_be_absent_is_removed_once(hosts: Make) -> None:
     gone = hosts({"lb1": nothing("/etc/a b")})
     assert gone.execute(file.absent, path="/etc/a b") == []
     assert gone.noops == ["/etc/a b is not there"]
+
+
+def listed(*names: str) -> dict[Any, Any]:
+    return {"lb1": {str(FindFiles().command(path="/etc/x.d", maxdepth=1)): [f"/etc/x.d/{name}" for name in names]}}
+
+
+def test_files_beside_ours_are_set_aside_and_known_ones_stay(hosts: Make) -> None:
+    drifted = hosts(listed("10-ours.conf", "20-site.conf", "99-odd one.conf", "README", "05-x.conf.bak"))
+    wanted = {"directory": "/etc/x.d", "known": ("10-ours.conf", "20-site.conf")}
+    (command,) = drifted.execute(file.aside, **wanted)
+    assert command.text.endswith(f"mv --backup=numbered -t {file.ASIDE}/etc/x.d -- '99-odd one.conf'")
+    assert drifted.plan(file.aside, **wanted) == [command]
+    assert drifted.announced == ["set aside /etc/x.d/99-odd one.conf"]
+
+
+def test_where_the_first_file_counts_those_after_ours_stay(hosts: Make) -> None:
+    drifted = hosts(listed("00-stale.conflist", "10-ours.conflist", "87-podman.conflist"))
+    drifted.plan(file.aside, directory="/etc/x.d", known=(), before="10-ours.conflist")
+    assert drifted.announced == ["set aside /etc/x.d/00-stale.conflist"]
+
+
+def test_nothing_is_set_aside_where_there_is_nothing(hosts: Make) -> None:
+    for names in ((), ("10-ours.conf",)):
+        bare = hosts(listed(*names))
+        assert bare.plan(file.aside, directory="/etc/x.d", known=("10-ours.conf",)) == []
+        assert bare.execute(file.aside, directory="/etc/x.d", known=("10-ours.conf",)) == []
+
+
+def test_what_is_set_aside_twice_is_kept_twice(machine: Machine, hosts: Make) -> None:
+    for text in ("first", "second"):
+        machine.file("/etc/x.d/99-odd.conf", text)
+        (command,) = hosts(listed("99-odd.conf")).execute(file.aside, directory="/etc/x.d", known=())
+        done = machine.sh(command.text)
+        assert done.returncode == 0, done.stderr
+    kept = machine.path(f"{file.ASIDE}/etc/x.d")
+    assert {path.read_text() for path in kept.iterdir()} == {"first", "second"}
+    assert machine.path(file.ASIDE).stat().st_mode & 0o777 == 0o700
+    assert not list(machine.path("/etc/x.d").iterdir())
 
 
 def test_writing_makes_the_file_and_its_directory(machine: Machine) -> None:

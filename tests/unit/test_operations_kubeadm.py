@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import Command, Hosts, InTurn, recorded
+from harness import Command, Hosts, InTurn, Machine, recorded
 from pyinfra.api import OperationError
 
 from cluster.endpoint import Endpoint
+from cluster.kubeadm import ROLE, role_taints
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology
-from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, Readable
 from operations import kubeadm
 
 Make = Callable[[dict[str, dict[str, Any]]], Hosts]
@@ -129,8 +131,8 @@ def test_init_of_a_replaced_first_control_plane_joins_the_cluster_that_others_ke
     assert ready == READY
 
 
-CONTROL_PLANE: Any = {"ready": True, "roles": ["control-plane"]}
-WORKER: Any = {"ready": False, "roles": []}
+CONTROL_PLANE: Any = {"ready": True, "roles": ["control-plane"], "taints": ["control-plane"]}
+WORKER: Any = {"ready": False, "roles": [], "taints": []}
 
 
 @pytest.mark.parametrize(
@@ -281,3 +283,80 @@ def test_join_stops_when_the_clusters_ca_cannot_be_read(hosts: Make) -> None:
         hosts({"cp1": {**ALONE, NODE: ["etcd"]}, "w1": BARE}).execute(
             kubeadm.join, "w1", **arguments(W1, control_plane=False)
         )
+
+
+def cluster(*nodes: tuple[str, list[str], list[str]]) -> list[str]:
+    items = [
+        {
+            "metadata": {"name": name, "labels": dict.fromkeys([f"{ROLE}{role}" for role in roles], "")},
+            "spec": {"taints": [{"key": f"{ROLE}{role}", "effect": "NoSchedule"} for role in taints]},
+            "status": {},
+        }
+        for name, roles, taints in nodes
+    ]
+    return ["initialised", json.dumps({"items": items})]
+
+
+def test_control_planes_get_their_labels_and_taints_back(hosts: Make) -> None:
+    own = ["control-plane"]
+    ran = hosts({"cp1": {ClusterConfig().command(): cluster(("cp1", own, own), ("cp2", [], []), ("w1", [], []))}})
+    (command,) = ran.execute(kubeadm.roles, wanted={"cp1": own, "cp2": own, "cp3": own})
+    assert command.text == (
+        f"{kubeadm.KUBECTL} label --overwrite node cp2 {ROLE}control-plane= && "
+        f"{kubeadm.KUBECTL} taint --overwrite node cp2 {ROLE}control-plane:NoSchedule"
+    )
+    assert [each.partition(":")[0] for each in ran.announced] == [
+        "label cp2 as a control plane", f"taint cp2 with {ROLE}control-plane",
+    ]  # fmt: skip
+
+
+def test_a_taint_that_is_not_wanted_any_more_is_taken_away(hosts: Make) -> None:
+    own = ["control-plane"]
+    ran = hosts({"cp1": {ClusterConfig().command(): cluster(("cp1", own, ["control-plane", "master"]))}})
+    (command,) = ran.plan(kubeadm.roles, wanted={"cp1": own})
+    assert command.text == f"{kubeadm.KUBECTL} taint node cp1 {ROLE}master:NoSchedule-"
+
+
+@pytest.mark.parametrize("answer", [["none"], ["unreachable"], cluster(("cp1", ["control-plane"], ["control-plane"]))])
+def test_labels_of_no_cluster_and_of_a_whole_one_need_nothing(hosts: Make, answer: list[str]) -> None:
+    ran = hosts({"cp1": {ClusterConfig().command(): answer}})
+    assert ran.plan(kubeadm.roles, wanted={"cp1": ["control-plane"], "cp2": ["control-plane"]}) == []
+    assert ran.execute(kubeadm.roles, wanted={"cp1": ["control-plane"], "cp2": ["control-plane"]}) == []
+
+
+def test_a_control_plane_that_serves_is_not_made_anew_for_a_label(hosts: Make) -> None:
+    assert kubeadm.join_action("control-plane", WORKER, "control-plane", serves=True) == "none"
+    assert kubeadm.join_action("partial", WORKER, "control-plane", serves=True) == "clean-and-run"
+
+
+@pytest.mark.parametrize(
+    ("version", "data", "taints"),
+    [
+        ("v1.23.17", {}, ["master"]), ("v1.24.17", {}, ["master", "control-plane"]), ("v1.36.2", {}, ["control-plane"]),
+        ("v1.36.2", {"allow_scheduling_on_control_planes": True}, []),
+        ("v1.36.2", {"init_configuration": {"nodeRegistration": {"taints": []}}}, []),
+        ("v1.36.2", {"init_configuration": {"nodeRegistration": {"taints": [
+            {"key": f"{ROLE}control-plane", "effect": "NoExecute"}, {"key": "site/own", "effect": "NoSchedule"},
+        ]}}}, []),
+    ],
+)  # fmt: skip
+def test_taints_are_kubeadms_own_unless_settings_have_others(version: str, data: Any, taints: list[str]) -> None:
+    settings = load({"vip": "10.0.0.100", "kubernetes_version": version, **data})
+    assert role_taints(settings, first=True) == taints
+
+
+def test_what_holds_secrets_and_is_open_is_closed(hosts: Make, machine: Machine) -> None:
+    machine.program("chmod")
+    opened = [machine.file(path) for path in ("/etc/kubernetes/pki/ca.key", "/etc/kubernetes/admin.conf",
+              "/etc/kubernetes/pki/etcd/ca.key", "/etc/kubernetes/manifests/etcd.yaml")]  # fmt: skip
+    machine.file("/etc/kubernetes/pki/ca.crt")
+    for path in opened:
+        path.chmod(0o644)
+    found = machine.ask(Readable)
+    assert found == {str(path): "644" for path in opened}
+    ran = hosts({"cp1": {Readable().command(): [f"{mode} {path}" for path, mode in found.items()]}})
+    (command,) = ran.execute(kubeadm.private)
+    assert machine.sh(command.text).returncode == 0
+    assert machine.ask(Readable) == {}
+    assert {path.stat().st_mode & 0o777 for path in opened} == {0o600}
+    assert hosts({"cp1": {Readable().command(): []}}).plan(kubeadm.private) == []

@@ -137,7 +137,10 @@ def test_sysctl_is_applied_when_a_value_differs_or_the_file_changes(
 def test_sysctl_says_which_values_it_will_set(hosts: Make) -> None:
     node = hosts({"cp1": {Sysctl().command(tuple(SYSCTL)): ["net.ipv4.ip_forward=0", "vm.overcommit_memory"]}})
     node.plan(kernel.sysctl, wanted=SYSCTL, path=SYSCTL_FILE, after=[planned(False)])
-    assert node.announced == ["set net.ipv4.ip_forward: 0 -> 1", "set vm.overcommit_memory: unknown -> 1"]
+    (change,) = node.changes
+    assert change.words == f"load {SYSCTL_FILE}"
+    assert change.diff == ("-net.ipv4.ip_forward = 0", "+net.ipv4.ip_forward = 1")
+    assert "modules that are not loaded" in change.later
 
 
 @pytest.mark.parametrize(
