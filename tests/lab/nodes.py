@@ -13,6 +13,8 @@ from pathlib import Path
 import testinfra
 from testinfra.host import Host
 
+from cluster.changes import Plan, difference, load
+
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).parent / "pyinfra"
 SSH_CONFIG = "/var/lib/pyinfra-kubeadm-lab/ssh_config"
@@ -38,9 +40,17 @@ def pyinfra_command(deploy: str, *flags: str) -> list[str]:
     return [str(PYINFRA), "inventories/lab.py", f"deploys/{deploy}.py", *flags]
 
 
+def _kept(deploy: str, kind: str) -> Path:
+    """Where the last plan or result of a deploy is kept for the tests."""
+    return ROOT / "dist" / "lab-plans" / f"{deploy}-{kind}.json"
+
+
 def pyinfra(deploy: str, *flags: str, inventory: str = "inventories/lab.py") -> Done:
     """One run of the pyinfra command, as a user would type it, with its words captured."""
-    command = pyinfra_command(deploy, *flags)
+    # With `-y` nothing is planned, unless a plan is asked for.
+    kind = "result" if "-y" in flags and deploy != "drift" else "plan"
+    _kept(deploy, kind).unlink(missing_ok=True)
+    command = [*pyinfra_command(deploy, *flags), "--data", f"{kind}_out={_kept(deploy, kind)}"]
     command[1] = inventory
     return subprocess.run(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -53,6 +63,18 @@ def deployed(deploy: str, *flags: str) -> str:
     done = pyinfra(deploy, *flags)
     assert done.returncode == 0, done.stdout[-10000:]
     return done.stdout
+
+
+def last_plan(deploy: str) -> Plan:
+    """What the last dry run of a deploy has said."""
+    return load(_kept(deploy, "plan"))
+
+
+def foretold(deploy: str) -> list[str]:
+    """What the last dry run of a deploy said and the run after it did otherwise, by host, operation and change."""
+    plan, done = last_plan(deploy), load(_kept(deploy, "result"))
+    assert plan.made <= done.made, "the run that was planned comes after its plan"
+    return difference(plan, done)
 
 
 def changes(output: str, column: int | None = None) -> dict[str, int]:
