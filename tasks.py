@@ -13,6 +13,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -103,20 +106,48 @@ KUBECONFIG = ROOT / "secrets" / "lab" / "admin.conf"
 OPTIONAL = {"bundle.verify": "--directory", "bundle.inspect": "--directory", "bundle.push": "--inventory"}
 
 
+def shown(words: Sequence[str | Path]) -> str:
+    """A command as people would type it here."""
+    return " ".join(str(word).removeprefix(f"{VENV}/bin/").removeprefix(f"{ROOT}/") for word in words)
+
+
+@contextmanager
+def beside(*words: str | Path) -> Iterator[None]:
+    """Run a program of the environment while others run, and show at its end what it printed. Stops when it fails."""
+    say(f"{shown(words)}: beside what follows; what it prints comes when it has ended")
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT, env=environment()) as process,
+    ):
+        try:
+            yield
+        except BaseException:
+            process.terminate()
+            raise
+        process.wait()
+        said.seek(0)
+        say(shown(words))
+        sys.stdout.buffer.write(said.read())
+    if process.returncode:
+        raise Exit(f"error: `{shown(words)}` exited with {process.returncode}; what it printed is above", code=1)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}
+
+
 def run(*words: str | Path) -> str:
     """Run a program of the environment, show what it prints as it comes, and return it. Stops when it fails."""
-    shown = " ".join(str(word).removeprefix(f"{VENV}/bin/").removeprefix(f"{ROOT}/") for word in words)
-    say(shown)
+    say(shown(words))
     said = bytearray()
-    environment = {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment()) as process:
         assert isinstance(process.stdout, io.BufferedReader)
         while chunk := process.stdout.read1():  # not by lines: pytest's dots are no line for minutes
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             said += chunk
     if process.returncode:
-        raise Exit(f"error: `{shown}` exited with {process.returncode}; what it printed is above", code=1)
+        raise Exit(f"error: `{shown(words)}` exited with {process.returncode}; what it printed is above", code=1)
     return said.decode(errors="replace")
 
 
@@ -277,12 +308,13 @@ def test(c: Context, full: bool = False) -> None:
     """Every check and every test, the lab's included; with --full, of every minor of Kubernetes and every topology."""
     check(c)
     ensure_packages((*bundle.build.APT_PACKAGES, *bundle.build.RPM_PACKAGES, "docker-registry", "nginx"))
-    run(PYTHON, "-m", "pytest", "-q", "tests/unit", "tests/plan")
-    # A process of its own: unit tests import pyinfra_cli, and gevent's threads all stop where one waits for a lock.
-    run(PYTHON, "-m", "pytest", "-q", "tests/bundle")
     minors = ["--full"] if full else []
-    run(PYTHON, "-m", "tests.versions.kubeadms", *minors)
-    run(PYTHON, "-m", "pytest", "-q", "tests/versions", *minors)
+    with beside(PYTHON, "-m", "pytest", "-q", "tests/plan"):  # a processor's work, about as long as all of these
+        run(PYTHON, "-m", "pytest", "-q", "tests/unit")
+        # A process of its own: unit tests import pyinfra_cli, and gevent's threads all stop where one waits for a lock.
+        run(PYTHON, "-m", "pytest", "-q", "tests/bundle")
+        run(PYTHON, "-m", "tests.versions.kubeadms", *minors)
+        run(PYTHON, "-m", "pytest", "-q", "tests/versions", *minors)
     bundle_build(c)
     lab_down(c)
     lab_up(c)
