@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.lab.nodes import NODES, changes, deployed, foretold, on, ssh
+from tests.lab.nodes import NODES, changes, deployed, foretold, kubectl, on, ssh
 
 LAYERS = (
     "preflight", "distribute", "node", "runtime", "images", "packages", "load_balancer", "control_plane", "workers",
@@ -61,11 +61,23 @@ def test_the_run_changes_what_the_plan_said(plan: str, cluster: str) -> None:
 
 
 def test_a_second_dry_run_and_run_change_nothing(cluster: str) -> None:
-    before = snapshot_of_configuration()
+    before, objects = snapshot_of_configuration(), versions()
     for flags in (("--dry", "--diff"), ("-y",)):
         output = deployed("cluster", *flags)
         assert changes(output) == {}, f"{flags}: {output[-6000:]}"
+        if "--dry" in flags:
+            assert versions() == objects
     assert snapshot_of_configuration() == before
+
+
+def versions() -> set[str]:
+    """Objects that a run could make or write, with the revision of etcd at which each was written last.
+
+    Leases and status are written all the time by others; so are ConfigMaps of leader election.
+    """
+    kinds = "secrets,configmaps,serviceaccounts,csr,clusterroles,clusterrolebindings,roles,rolebindings,crd,namespaces"
+    columns = "K:.kind,N:.metadata.namespace,M:.metadata.name,R:.metadata.resourceVersion"
+    return set(kubectl("get", kinds, "-A", "--no-headers", "-o", f"custom-columns={columns}").splitlines())
 
 
 @pytest.mark.parametrize("layer", LAYERS)

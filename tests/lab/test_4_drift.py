@@ -177,9 +177,10 @@ def drifted(cluster: str) -> Iterator[Drifted]:
     # The API's first: others take something away that kubectl needs.
     everywhere(drift)
     ADMIN.write_text(ADMIN.read_text() + "# drift\n")
-    begun = time.monotonic()
+    left, begun = whole(), time.monotonic()
     found = pyinfra("drift", "-y", "--diff")
     MEASURED.append(f"drift of {len(KINDS) + 1} kinds found in {time.monotonic() - begun:.0f} s")
+    assert whole() == left, "a dry run changed something"
     assert found.returncode == 2, found.stdout[-8000:]
     yield Drifted(before, found, last_plan("drift"))
 
