@@ -69,7 +69,7 @@ class Plan(_Row):
     schema_version: Literal[1] = Field(1, alias="schema")
     kind: Literal["plan", "result"]
     made: str = Field(description="UTC, ISO 8601")
-    deploys: tuple[str, ...] = Field(description="files named on the command line")
+    deploys: tuple[str, ...] = Field(description="deploys named on the command line, such as `cluster`")
     cluster_name: str
     kubernetes_version: str
     bundle: str = Field(description="SHA-256 of bundle.lock; empty where there is none")
@@ -165,6 +165,8 @@ def _general(change: Change, name: str, host: Host) -> Change:
     """A change without what is the host's own in it, so that alike hosts have the same."""
 
     def general(text: str) -> str:
+        if name not in text and host.address not in text:
+            return text
         text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "<host>", text)
         return re.sub(rf"(?<![\w.:]){re.escape(host.address)}(?![\w.:])", "<address>", text)
 

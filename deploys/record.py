@@ -111,7 +111,7 @@ def _record(state: State, kind: Literal["plan", "result"], about: dict[str, Any]
         schema=1,
         kind=kind,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        deploys=tuple(word for word in sys.argv if Path(word).parent.name == "deploys"),
+        deploys=tuple(Path(word).stem for word in sys.argv if Path(word).parent.name == "deploys"),
         operations=len(order),
         steps=tuple(_steps(state, order, executed=kind == "result")),
         **about,

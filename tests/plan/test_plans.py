@@ -50,7 +50,7 @@ def test_a_plan_of_another_deploy_or_no_plan_at_all_is_refused(cluster: Site, tm
     cluster.run("--dry", "--data", f"plan_out={kept}", layer="node")
     run = cluster.run("-y", "--data", f"plan_in={kept}")
     assert (run.code, run.changes) == (1, [])
-    assert "deploys: ('deploys/node.py',) in " in run.words
+    assert "deploys: ('node',) in " in run.words
     run = cluster.run("-y", "--data", f"plan_in={tmp_path / 'none.json'}")
     assert (run.code, run.changes) == (1, [])
     assert "none.json: No such file or directory" in run.words

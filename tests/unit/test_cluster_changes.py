@@ -15,7 +15,7 @@ HOSTS = {name: Host(groups=("worker",), address=address) for name, address in AD
 
 def plan(*steps: Any, **fields: Any) -> Plan:
     about: dict[str, Any] = {
-        "kind": "plan", "made": "2026-11-30T00:00:00+00:00", "deploys": ("deploys/cluster.py",), "cluster_name": "test",
+        "kind": "plan", "made": "2026-11-30T00:00:00+00:00", "deploys": ("cluster",), "cluster_name": "test",
         "kubernetes_version": "v1.36.2", "bundle": "", "endpoint": "10.0.0.100:6443", "hosts": HOSTS, "operations": 9,
     }  # fmt: skip
     return Plan(steps=steps, **about | fields)
