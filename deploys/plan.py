@@ -313,7 +313,7 @@ def run(
     """
     if module == "builtins":
         _options.update(options, record.OPTIONS)
-        record.begin(only)
+        record.begin(refuse, only)
         if not anyway:
             refuse(problems())
         layer()

@@ -33,11 +33,25 @@ _planned: set[str] = set()
 _shown: set[str] = set()
 
 
-def begin(only: bool) -> None:
+def begin(refuse: Callable[[list[str]], None], only: bool) -> None:
     """Before a deploy is planned: under `-y` pyinfra plans nothing, unless a plan is asked for."""
     asked = host.state.inventory.override_data
+    refuse([problem for name in ("plan_out", "result_out") if (problem := _unwritable(name, asked.get(name)))])
     if only or asked.get("plan_out") or asked.get("plan_in"):
         host.state.check_for_changes = True
+
+
+def _unwritable(name: str, path: Any) -> str:
+    """Why a file cannot be written, said before anything is done for it; empty where it can or none is asked for."""
+    if path is None:
+        return ""
+    directory = Path(str(path)).parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return f"{name}: {path} is a directory" if Path(str(path)).is_dir() else ""
+    except OSError as error:
+        return f"{name}: {path} cannot be written: {error.strerror}"
 
 
 def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None], only: bool) -> None:
