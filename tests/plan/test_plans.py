@@ -58,7 +58,7 @@ def test_a_plan_of_another_deploy_or_no_plan_at_all_is_refused(cluster: Site, tm
 
 def test_a_file_that_cannot_be_written_is_said_before_anything_is_done(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    run = site.run("-y", "--data", f"result_out={tmp_path / 'file' / 'result.json'}", layer="node")
+    run = site.run("-y", "--data", f"result_out={tmp_path / 'file' / 'deeper' / 'result.json'}", layer="node")
     assert (run.code, run.changes) == (1, [])
     assert "result.json cannot be written: Not a directory" in run.words
 
