@@ -32,6 +32,8 @@ KUBECONFIG = (
     '"users":[{"name":"a","user":{}}],"contexts":[{"name":"a","context":{"cluster":"a","user":"a"}}],'
     '"current-context":"a"}'
 )
+# What is written to standard input and read by nobody ends the connection.
+NOTHING = "{ cat >/dev/null; exit 0; }"
 SKIPPED = (
     "preflight,certs,kubeconfig,etcd,control-plane,kubelet-start,wait-control-plane,upload-certs,mark-control-plane,"
     "bootstrap-token,kubelet-finalize"
@@ -64,7 +66,7 @@ class NodeFiles(FactBase[Files]):
         quoted = shlex.quote(patches)
         copied = f'mkdir -p "$r"{quoted} && cp -a {quoted}/. "$r"{quoted} && ' if patches else ""
         return (
-            f"test -s /etc/kubernetes/kubelet.conf && test -e {KUBELET} || exit 0; {ROOT}"
+            f"test -s /etc/kubernetes/kubelet.conf && test -e {KUBELET} || {NOTHING}; {ROOT}"
             f'for d in {" ".join(AUTHORITIES)}; do test ! -d $d || mkdir -p "$r$d" || exit 1; done && {copied}'
             'k() { timeout 60 kubeadm --rootfs "$r" init phase "$@" --config /configuration >"$r/said" 2>&1 || '
             '{ cat "$r/said" >&2; exit 1; }; } && '
@@ -107,9 +109,9 @@ class SharedConfiguration(FactBase[Maps]):
 
     def command(self, kubelet: str) -> str:
         return (
-            f"test -s /etc/kubernetes/admin.conf || exit 0; {OWN} "
+            f"test -s /etc/kubernetes/admin.conf || {NOTHING}; {OWN} "
             f"live=$($k -n kube-system get configmap kubeadm-config kube-proxy {kubelet} -o json 2>/dev/null) || "
-            f"exit 0; {ROOT}"
+            f"{NOTHING}; {ROOT}"
             f"printf '%s' {shlex.quote(KUBECONFIG)} > \"$r/dry/admin.conf\" && "
             'd() { KUBEADM_INIT_DRYRUN_DIR=/dry timeout 60 kubeadm --rootfs "$r" init --dry-run --skip-token-print '
             f'--config /configuration --skip-phases={SKIPPED}$1 >"$r/said" 2>&1; }}; '

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from harness import Machine
+from harness import SYSTEM_PATH, Machine
 
 from cluster.reconfiguration import KUBELET, MANIFESTS
 from cluster.topology import Node
+from facts.reconfigure import NodeFiles, SharedConfiguration
 from operations import reconfigure
 
 CP1 = Node("cp1", IPv4Address("10.0.0.1"))
@@ -95,3 +97,20 @@ def test_a_kubelet_that_does_not_report_again_gets_its_configuration_of_before(n
     assert 'unknown field "bad"' in ran.stderr
     assert "Its configuration of before is back, and its node is ready." in ran.stderr
     assert node.path(KUBELET).read_text() == "old\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [NodeFiles().command(control_plane=True), SharedConfiguration().command(kubelet="kubelet-config")],
+    ids=["node", "cluster"],
+)
+def test_a_bare_machine_reads_the_documents_that_it_is_sent(machine: Machine, command: str) -> None:
+    """Else SSH finds a closed channel, now and then, and pyinfra gives up the host."""
+    led = SYSTEM_PATH.sub(f"{machine.root}/", command)
+    with subprocess.Popen(
+        [machine.programs / "sh", "-c", led], stdin=subprocess.PIPE, env={"PATH": str(machine.programs)}
+    ) as process:
+        assert process.stdin
+        process.stdin.write(b"x" * (1 << 20))
+        process.stdin.close()
+    assert process.returncode == 0
