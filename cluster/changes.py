@@ -180,14 +180,11 @@ def together(step: Step, hosts: Mapping[str, Host]) -> list[Group]:
     """Groups in which hosts are together that differ by their own name and address alone."""
     alike: dict[tuple[Change, ...], Group] = {}
     for group in step.groups:
-        for name in group.hosts:
-            key = tuple(_general(each, name, hosts[name]) for each in group.changes)
-            known = alike.get(key)
-            if known is None:
-                alike[key] = Group(hosts=(name,), changes=group.changes)
-            else:
-                own = group.changes if known.changes == group.changes else key
-                alike[key] = Group(hosts=(*known.hosts, name), changes=own)
+        first, *others = group.hosts
+        # What several hosts have in the same words is none's own, though it may name one of them.
+        key = group.changes if others else tuple(_general(each, first, hosts[first]) for each in group.changes)
+        known = alike.get(key)
+        alike[key] = Group(hosts=(*known.hosts, *group.hosts), changes=key) if known else group
     return list(alike.values())
 
 

@@ -44,6 +44,12 @@ def test_what_is_another_hosts_is_no_hosts_own() -> None:
     assert group.changes == write("have w10 and w1-a at 10.0.0.310")
 
 
+def test_what_names_every_host_in_the_same_words_is_shown_once() -> None:
+    changes = dict.fromkeys(HOSTS, write("create /etc/hosts", *(f"+{ADDRESSES[name]} {name}" for name in HOSTS)))
+    (group,) = together(step("Node | Hosts", changes), HOSTS)
+    assert (group.hosts, group.changes) == (tuple(HOSTS), changes["w1"])
+
+
 def test_fifty_alike_hosts_are_one_line_and_their_difference_is_shown_once() -> None:
     hosts = {f"n{number}": Host(groups=("worker",), address=f"10.1.0.{number}") for number in range(1, 51)}
     shown = list(
