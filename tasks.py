@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ import bundle.verify
 import cluster.compatibility
 import cluster.configuration
 import cluster.findings
+import cluster.plan_page
 import cluster.ports
 import cluster.settings
 import lab.lab
@@ -345,6 +347,21 @@ def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
 
 
 @task
+def plan(
+    c: Context, inventory: str = "inventories/prod.py", deploy: str = "cluster", output: str = "plan.json"
+) -> None:
+    """Keep what a deploy would change as JSON, and as a page for a browser beside it. Changes no host."""
+    path, started = Path(output), time.time()
+    command = [VENV / "bin" / "pyinfra", inventory, f"deploys/{deploy}.py", "--dry", "--data", f"plan_out={path}"]
+    if code := subprocess.run(command, check=False).returncode:
+        raise Exit(code=code)
+    if not path.exists() or path.stat().st_mtime < started:  # pyinfra ends with 0 too where it has found no host
+        raise Exit(f"error: no plan was made of deploys/{deploy}.py for {inventory}; why is above", code=1)
+    say(f"the plan: {path}")
+    say(f"its page: {cluster.plan_page.beside(path)} (open it in a browser)")
+
+
+@task
 def drift(c: Context, inventory: str = "inventories/prod.py") -> None:
     """Tell what differs between an inventory's hosts and what they are described as: exit status 0 nothing, 2
     something, 1 could not tell."""
@@ -368,6 +385,7 @@ namespace = Collection(
     bench,
     bench_bundle,
     settings,
+    plan,
     drift,
     docs,
     Collection(

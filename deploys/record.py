@@ -20,6 +20,7 @@ from pyinfra.api import State
 from pyinfra.api.output import format_text
 
 from cluster.changes import Plan, PlanError, Step, difference, lines, load, step
+from cluster.plan_page import beside, page
 from operations.change import noted
 
 # What `--data` may have for any deploy: a file for the plan, one that the plan must agree with, one for what was done.
@@ -75,7 +76,7 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
         refuse(kept(Path(str(path)), plan))
     if path := asked.get("plan_out"):
         write(plan, Path(str(path)))
-        logger.info(f"--> The plan is in {path}")
+        logger.info(f"--> The plan is in {path}, as a page in {beside(Path(str(path)))}")
     if only:
         changes = len(plan.rows())
         logger.info(f"--> {changes or 'No'} differences from what is described; nothing was changed")
@@ -111,12 +112,18 @@ def kept(path: Path, plan: Plan) -> list[str]:
 
 
 def write(plan: Plan, path: Path) -> None:
-    """Put a plan beside its place, then there: whole or not at all, and for its owner alone."""
+    """Keep a plan as JSON in this file, and as a page beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(plan.model_dump_json(by_alias=True, indent=1) + "\n")
-    Path(beside).replace(path)
+    _put(path, plan.model_dump_json(by_alias=True, indent=1) + "\n")
+    _put(beside(path), page(plan))
+
+
+def _put(path: Path, text: str) -> None:
+    """Put a text beside its place, then there: whole or not at all, and for its owner alone."""
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(new).replace(path)
 
 
 def _record(state: State, kind: Literal["plan", "result"], about: dict[str, Any]) -> Plan:

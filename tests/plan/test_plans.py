@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from runs import Deployed, Site, make_site
+from runs import ROOT, Deployed, Site, make_site
 from test_dry_run import DRIFT, drift
 
 from cluster.changes import load
+from cluster.plan_page import page
 
 
 @pytest.fixture
@@ -63,14 +66,18 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_done(site: Sit
     assert "result.json cannot be written: Not a directory" in run.words
 
 
-def test_a_kept_plan_is_its_owners_alone_and_has_no_secret(cluster: Site, tmp_path: Path, bundle: Path) -> None:
+def test_a_kept_plan_and_its_page_are_their_owners_alone_and_have_no_secret(
+    cluster: Site, tmp_path: Path, bundle: Path
+) -> None:
     bare = make_site(tmp_path / "bare", bundle)
     run = bare.run("--dry")
-    path = bare.directory / "plan_out.json"
-    assert path.stat().st_mode & 0o777 == 0o600
     assert run.plan and run.plan.unknown
-    for words in ("PRIVATE KEY", "client-key-data", "bootstrapTokens", "certificateKey"):
-        assert words not in path.read_text()
+    for path in (bare.directory / "plan_out.json", bare.directory / "plan_out.html"):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert f"{path}" in run.words
+        for words in ("PRIVATE KEY", "client-key-data", "bootstrapTokens", "certificateKey"):
+            assert words not in path.read_text()
+    assert page(run.plan) == (bare.directory / "plan_out.html").read_text()
 
 
 def test_a_run_that_stops_keeps_what_it_had_done(site: Site) -> None:
@@ -78,9 +85,31 @@ def test_a_run_that_stops_keeps_what_it_had_done(site: Site) -> None:
     run = site.run("-y", layer="node")
     assert run.code == 1
     assert run.result
+    assert page(run.result) == (site.directory / "result_out.html").read_text()
     done = {operation for operation, _ in run.result.rows()}
     assert "Node | Turn swap off, now and at boot" in done
     assert ("Node | Load kernel modules", "w1") not in run.result.rows()
+
+
+def test_the_task_keeps_a_plan_and_ends_as_its_dry_run_does(site: Site, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    done = task(site, kept)
+    assert done.returncode == 0, done.stdout
+    assert f"the plan: {kept}" in done.stdout and f"its page: {tmp_path / 'kept.html'}" in done.stdout
+    assert page(load(kept)) == (tmp_path / "kept.html").read_text()
+    before = kept.read_bytes()
+    site.break_command("w1", "proc/swaps", "cut off")
+    done = task(site, kept)
+    assert (done.returncode, kept.read_bytes()) == (1, before), done.stdout
+    assert "the plan: " not in done.stdout
+
+
+def task(site: Site, kept: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "tasks.py", "plan", "--deploy", "node", "--output", str(kept)]
+    return subprocess.run(
+        [*words, "--inventory", str(site.directory / "inventory.py")],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
 
 def test_drift_is_told_by_the_exit_status_and_nothing_is_changed(cluster: Site) -> None:
