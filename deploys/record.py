@@ -19,7 +19,7 @@ from pyinfra import host, logger
 from pyinfra.api import State
 from pyinfra.api.output import format_text
 
-from cluster.changes import Plan, PlanError, Step, difference, lines, load, step
+from cluster.changes import Plan, PlanError, Step, difference, lines, load, names, step
 from cluster.plan_page import beside, page
 from operations.change import noted
 
@@ -74,13 +74,16 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
     show(plan)
     if path := asked.get("plan_in"):
         refuse(kept(Path(str(path)), plan))
-    if path := asked.get("plan_out"):
+    lost = sorted(each.name for each in state.activated_hosts & state.failed_hosts)
+    if lost:  # what they need is not in it
+        logger.error(f"--> This is no whole plan, and is not kept: {names(lost)} failed while it was made")
+    elif path := asked.get("plan_out"):
         write(plan, Path(str(path)))
         logger.info(f"--> The plan is in {path}, as a page in {beside(Path(str(path)))}")
     if only:
         changes = len(plan.rows())
         logger.info(f"--> {changes or 'No'} differences from what is described; nothing was changed")
-        sys.exit(DRIFT if changes else 0)
+        sys.exit(1 if lost else DRIFT if changes else 0)
 
 
 def show(plan: Plan) -> None:

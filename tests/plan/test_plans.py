@@ -91,6 +91,13 @@ def test_a_run_that_stops_keeps_what_it_had_done(site: Site) -> None:
     assert ("Node | Load kernel modules", "w1") not in run.result.rows()
 
 
+def test_a_plan_without_hosts_that_failed_while_it_was_made_is_not_kept(site: Site) -> None:
+    site.break_command("w1", "proc/swaps", "cut off")
+    run = site.run("--dry", answers="y\n", layer="node")
+    assert (run.code, run.plan) == (1, None), run.words
+    assert "is not kept: w1 failed while it was made" in run.words
+
+
 def test_the_task_keeps_a_plan_and_ends_as_its_dry_run_does(site: Site, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     done = task(site, kept)
