@@ -67,7 +67,7 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
     _planned.clear()
     state, site, asked = host.state, about(), host.state.inventory.override_data
     if path := asked.get("result_out"):
-        atexit.register(lambda: write(_record(state, "result", site), Path(str(path))) if state.is_executing else None)
+        atexit.register(_keep_result, state, site, Path(str(path)))
     if not state.check_for_changes:
         return
     plan = _record(state, "plan", site)
@@ -84,6 +84,11 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
         changes = len(plan.rows())
         logger.info(f"--> {changes or 'No'} differences from what is described; nothing was changed")
         sys.exit(1 if lost else DRIFT if changes else 0)
+
+
+def _keep_result(state: State, about: dict[str, Any], path: Path) -> None:
+    if state.is_executing:
+        write(_record(state, "result", about), path)
 
 
 def show(plan: Plan) -> None:
