@@ -28,6 +28,7 @@ from bundle.catalogue import (
     Runtime,
 )
 from cluster import addressing, balancing, configuration, findings, ports, settings
+from cluster.changes import Change, Group, Host, Plan, Step
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology, check
@@ -48,6 +49,14 @@ WITHIN: dict[str, type[BaseModel]] = {
     "own_addons.NAME.chart.": Chart,
     "packages.NAME.": Release,
     "packages.NAME.repositories.NAME.": Repository,
+}
+# Where in the JSON of a plan the fields of each model stand.
+PLAN: dict[str, type[BaseModel]] = {
+    "": Plan,
+    "hosts.NAME.": Host,
+    "steps[].": Step,
+    "steps[].groups[].": Group,
+    "steps[].groups[].changes[].": Change,
 }
 
 
@@ -150,6 +159,19 @@ def test_every_name_of_bundle_yaml_is_described_and_no_other() -> None:
     section = (ROOT / "docs/bundle.md").read_text().partition("### Names of bundle.yaml")[2].partition("###")[0]
     described = re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)
     assert sorted(described) == sorted(f"{path}{name}" for path, model in WITHIN.items() for name in model.model_fields)
+
+
+def test_every_field_of_a_plan_is_described_as_the_model_has_it() -> None:
+    section = (ROOT / "docs/plan.md").read_text().partition("## The file")[2]
+    described = dict(re.findall(r"^\| `([\w.\[\]]+)` \| (.+) \|$", section, re.MULTILINE))
+    fields = {
+        f"{path}{field.alias or name}": (field.description or "").replace("|", r"\|")
+        for path, model in PLAN.items()
+        for name, field in model.model_fields.items()
+    }
+    assert described.keys() == fields.keys()
+    assert {name: words for name, words in fields.items() if words and described[name] != words} == {}
+    assert Plan.model_fields["schema_version"].default == int(described["schema"])
 
 
 def test_files_that_a_directory_is_looked_through_for_are_named() -> None:

@@ -72,7 +72,7 @@ def hosts(workers: int) -> dict[str, Host]:
 
 def plan(*steps: Step, workers: int = 3, **fields: Any) -> Plan:
     about: dict[str, Any] = {
-        "kind": "plan", "made": "2026-11-30T01:02:03+00:00", "deploys": ("deploys/cluster.py",), "cluster_name": "shop",
+        "kind": "plan", "made": "2026-11-30T01:02:03+00:00", "deploys": ("cluster",), "cluster_name": "shop",
         "kubernetes_version": "v1.36.2", "bundle": "ab" * 32, "endpoint": "10.0.0.100:6443", "hosts": hosts(workers),
         "operations": 98,
     }  # fmt: skip
@@ -99,7 +99,7 @@ def test_the_head_says_what_is_planned_for_what() -> None:
     shown = Page(page(example()))
     head = dict(zip(shown.said("dt"), shown.said("dd"), strict=True))
     assert head.items() >= {
-        "Cluster": "shop", "Kubernetes": "v1.36.2", "Endpoint": "10.0.0.100:6443", "Deploys": "deploys/cluster.py",
+        "Cluster": "shop", "Kubernetes": "v1.36.2", "Endpoint": "10.0.0.100:6443", "Deploys": "cluster",
         "Made": "2026-11-30 01:02:03 UTC", "Hosts": "7", "Operations": "98 looked at", "Bundle": f"sha256:{'ab' * 32}",
     }.items()  # fmt: skip
     assert shown.said("h1") == ["Plan for shop"]
