@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 from pyinfra import host, logger
 from pyinfra.api import State
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.output import format_text
+from pyinfra.api.state import BaseStateCallback
 
 from cluster.changes import Plan, PlanError, Step, difference, lines, load, names, step
 from cluster.plan_page import beside, page
@@ -40,6 +42,8 @@ def begin(refuse: Callable[[list[str]], None], only: bool) -> None:
     refuse([problem for name in ("plan_out", "result_out") if (problem := _unwritable(name, asked.get(name)))])
     if only or asked.get("plan_out") or asked.get("plan_in"):
         host.state.check_for_changes = True
+    if (only or asked.get("plan_in")) and not any(isinstance(each, Held) for each in host.state.callback_handlers):
+        host.state.add_callback_handler(Held())
 
 
 def _unwritable(name: str, path: Any) -> str:
@@ -53,6 +57,20 @@ def _unwritable(name: str, path: Any) -> str:
             return f"{name}: {path} is a directory" if Path(str(path)).is_dir() else ""
     except OSError as error:
         return f"{name}: {path} cannot be written: {error.strerror}"
+
+
+class Held(BaseStateCallback):
+    """Has nothing executed that was not planned to its end, where a plan must be kept to, or is all that is wanted.
+
+    When the host that is planned last fails, and a person lets pyinfra go on without it, nobody calls `end`.
+    """
+
+    held = True
+
+    @classmethod
+    def operation_start(cls, state: State, op_hash: str) -> None:
+        if cls.held:
+            raise PyinfraError("Nothing was changed on any host: not every host was planned to the end. Run again.")
 
 
 def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None], only: bool) -> None:
@@ -72,9 +90,10 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
         return
     plan = _record(state, "plan", site)
     show(plan)
-    if path := asked.get("plan_in"):
-        refuse(kept(Path(str(path)), plan))
     lost = sorted(each.name for each in state.activated_hosts & state.failed_hosts)
+    if path := asked.get("plan_in"):
+        refuse(kept(Path(str(path)), plan) + [f"{name}: failed while it was planned" for name in lost])
+        Held.held = False
     if lost:  # what they need is not in it
         logger.error(f"--> This is no whole plan, and is not kept: {names(lost)} failed while it was made")
     elif path := asked.get("plan_out"):

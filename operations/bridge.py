@@ -18,7 +18,6 @@ from facts.kubeadm import KubeadmNode
 from facts.kubernetes import PodSubnets
 from facts.pod_network import PodNetwork
 from operations import file, remote
-from operations.change import will
 from operations.kubeadm import Role, find_seed, join_action
 
 Subnets = Mapping[str, NodeSubnet]
@@ -72,12 +71,12 @@ def _given(topology: Topology, node: Node) -> Subnets:
 def _later(path: str, waits_for: tuple[str, ...]) -> Generator[StringCommand, None, None]:
     """Announce a file whose content is not known while planning; one that is there is left until it is."""
     if waits_for:
-        will(f"create {path}", later=f"subnets of pods are known once {', '.join(waits_for)} joined")
+        file.announce(path, f"subnets of pods are known once {', '.join(waits_for)} joined")
     elif host.get_fact(FileState, path=path, secret=True):
         host.noop(f"{path} is there; no API answers now, so this is looked at again when it runs")
         return
     else:
-        will(f"create {path}", later="subnets of pods are known once the API answers")
+        file.announce(path, "subnets of pods are known once the API answers")
     yield StringCommand("# subnets of pods are not known yet")
 
 

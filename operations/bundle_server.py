@@ -103,7 +103,7 @@ def trust(dest: str, servers: Sequence[Node]) -> Generator[StringCommand, None, 
     if host.state.is_executing:
         missing = [node.name for node in servers if node.name not in found]
         raise OperationError(f"{host.name}: {_without(missing)}")
-    will(f"create {dest}", later="its content is known once the servers have their certificates")
+    file.announce(dest, "its content is known once the servers have their certificates")
     yield StringCommand("# the servers do not have their certificates yet")
 
 

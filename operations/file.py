@@ -99,6 +99,12 @@ def content(
     yield StringCommand(write_script(dest, mode, user, group, validate), _stdin=content)
 
 
+def announce(dest: str, later: str) -> None:
+    """Say that a file will be written whose content cannot be known yet, and since when it will be."""
+    current = host.get_fact(FileState, path=dest, secret=True)
+    will(f"modify {dest} (content)" if current else f"create {dest}", later=later)
+
+
 @operation()
 def absent(path: str) -> Generator[StringCommand, None, None]:
     """

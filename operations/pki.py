@@ -64,7 +64,7 @@ def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]
             f"{host.name}: no control plane has {CA}. If one has failed above, mend it first; else run "
             "deploys/load_balancer.py without --limit, so that the first control plane makes it."
         )
-    will(f"create {dest}", later="its content is known once the CA is made")
+    file.announce(dest, "its content is known once the CA is made")
     yield StringCommand("# the CA is not made yet")
 
 
@@ -93,7 +93,7 @@ def kubeconfig(dest: str, renewed: bool = False) -> Generator[FunctionCommand, N
     if remote_state is not None and remote_state["sha256"] == local and not coming:
         host.noop(f"{dest} is the cluster's")
         return
-    will(f"write {path}, on the machine that runs this")
+    will(f"write {path.name} of the cluster on the machine that runs this")
 
     def fetch() -> None:
         keep(path, "\n".join(remote.on(host.name, f"cat {ADMIN}", why="reading the kubeconfig")) + "\n")

@@ -44,7 +44,9 @@ def told(subnets: Any = SUBNETS, cluster: list[str] = CLUSTER, worker: list[str]
         ClusterConfig().command(): cluster,
         KubeadmNode().command(): recorded("KubeadmNode.cluster-cp1"),
     }
-    files = {FileState().command(path=path): [] for path in (DEST, bridge.SCRIPT)}
+    files = {
+        FileState().command(path=path, secret=secret): [] for path in (DEST, bridge.SCRIPT) for secret in (False, True)
+    }
     return {"cp1": cp1, "w1": {KubeadmNode().command(): worker, **files, **more}}
 
 

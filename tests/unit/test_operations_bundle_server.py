@@ -153,7 +153,7 @@ def test_certificates_that_are_trusted_already_are_left(hosts: Make) -> None:
 )
 def test_certificates_that_will_be_made_are_known_later(hosts: Make, one: dict[str, list[str]]) -> None:
     two = server(LB2, "" if one == server(LB1, ONE) else TWO)
-    bare = hosts({"cp1": {}, "lb1": one, "lb2": two})
+    bare = hosts({"cp1": {FileState().command("/etc/dest", secret=True): []}, "lb1": one, "lb2": two})
     assert bare.plan(bundle_server.trust, "cp1", dest="/etc/dest", servers=SERVERS) == [
         Command("# the servers do not have their certificates yet")
     ]

@@ -72,9 +72,11 @@ def test_ca_key_that_a_killed_run_left_is_removed_and_a_whole_ca_is_not(
 
 
 def test_trust_is_announced_before_there_is_a_ca(hosts: Make) -> None:
-    bare = hosts({"lb1": {}, "cp1": {CA: []}, "cp2": {CA: []}})
-    assert bare.plan(pki.trust, "lb1", dest=DEST, topology=TOPOLOGY) == [Command("# the CA is not made yet")]
-    assert bare.announced == [f"create {DEST} (its content is known once the CA is made)"]
+    there = FileState().command(DEST, secret=True)
+    for own, verb in (([], f"create {DEST}"), (["644 root root", f"{'0' * 64}  -"], f"modify {DEST} (content)")):
+        bare = hosts({"lb1": {there: own}, "cp1": {CA: []}, "cp2": {CA: []}})
+        assert bare.plan(pki.trust, "lb1", dest=DEST, topology=TOPOLOGY) == [Command("# the CA is not made yet")]
+        assert bare.announced == [f"{verb} (its content is known once the CA is made)"]
 
 
 def test_trust_stops_without_a_ca(hosts: Make) -> None:
