@@ -43,8 +43,8 @@ def test_a_dry_run_of_bare_nodes_names_every_step(plan: str) -> None:
     assert len(changes(plan)) > 20
     for step in (
         ", containerd none -> 1.6.20", ", haproxy none -> 2.6.12", "import registry.k8s.io/kube-apiserver:v1.36.2",
-        "install /usr/bin/kubeadm", "create /etc/containerd/config.toml", "SystemdCgroup = true",
-        "create /etc/haproxy/haproxy.cfg", "server cp3 10.88.0.23:6443",
+        "install /usr/bin/kubeadm", "write /etc/containerd/config.toml", "SystemdCgroup = true",
+        "write /etc/haproxy/haproxy.cfg", "server cp3 10.88.0.23:6443",
         "create /etc/keepalived/keepalived.conf",
         "Initialise the cluster on cp1", "Join control plane cp2", "Join control plane cp3", "Join the worker",
         "create /etc/kubernetes/addons/flannel.yaml", "its content is known once the CA is made",
