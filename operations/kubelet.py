@@ -19,6 +19,7 @@ from facts.kubernetes import kubectl
 from operations.change import will
 
 LINE = "serverTLSBootstrap: true"
+APPROVE = "approve serving certificates of kubelets"
 USAGES = {"digital signature", "key encipherment", "server auth"}
 SWITCH = (
     f"t=$(mktemp {CONFIG}.XXXXXXXX) && trap 'rm -f \"$t\"' EXIT && grep -v '^serverTLSBootstrap:' {CONFIG} > \"$t\"; "
@@ -105,7 +106,7 @@ def approve(
         states = [inventory.get_host(node.name).get_fact(KubeletServing) for node in nodes]
         theirs = [each for each in host.get_fact(ServingRequests) if not faults(each, nodes)]
         if theirs or again or "waiting" in states or (wanted and {"none", "own"} & set(states)):
-            will("approve serving certificates of kubelets", later="the requests are known once they are made")
+            will(APPROVE, later="the requests are known once they are made")
             yield StringCommand(command)
         else:
             host.noop("no kubelet waits for a serving certificate")
@@ -117,6 +118,7 @@ def approve(
         refused |= {name: found for name, found in requests.items() if found}
         if own := sorted(name for name, found in requests.items() if not found):
             approved = True
+            will(APPROVE)
             yield StringCommand(f"{command} {' '.join(own)}")
         left = [node.name for node in nodes if inventory.get_host(node.name).get_fact(KubeletServing) == "waiting"]
         if not left:

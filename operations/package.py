@@ -11,9 +11,10 @@ import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from pyinfra import host
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import State, StringCommand, operation
 
 from bundle.rpms import VERSIONLOCK
 from cluster.pieces import NODE_DIRECTORY
@@ -135,6 +136,10 @@ MANAGERS = {
 }
 
 
+# Run of pyinfra -> host, package -> the operation that was planned to install it, by pyinfra's hash.
+_planned: WeakKeyDictionary[State, dict[tuple[str, str], str | None]] = WeakKeyDictionary()
+
+
 @operation()
 def packages(
     names: Sequence[str],
@@ -158,7 +163,12 @@ def packages(
     manager = MANAGERS[format]
     wanted = sorted({*names, *(manager.holding if hold else ())})
     installed = host.get_fact(Packages, names=tuple(wanted), format=format)
+    coming = _planned.setdefault(host.state, {}) if not host.state.is_executing else {}
+    for name in wanted:  # what an earlier operation of this plan installs is there when this one is executed
+        if coming.get((host.name, name), host.current_op_hash) != host.current_op_hash:
+            installed = {**installed, name: PackageState(version=versions[name], held=False)}
     missing = lacking(installed, wanted, versions, hold)
+    coming |= {(host.name, name): host.current_op_hash for name in missing}
     loose = [name for name in hold if name in missing or not installed[name]["held"]]
     masked = [unit for name, unit in unstarted.items() if name in wanted and name not in installed]
     chosen = [f"{name}{manager.at}{versions[name]}" for name in missing]

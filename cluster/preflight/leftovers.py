@@ -55,7 +55,7 @@ def _configurations(name: str, own: str, files: list[str], bare: bool) -> Iterat
         # subnet, which it gets when it joins.
         stale = each == own and own == CNI_FILES["bridge"]
         if (each != own or stale) if bare else each < own:
-            yield Finding("leftover-cni", (name,), f"/etc/cni/net.d has {each}")
+            yield Finding("leftover-cni" if bare else "cni-before", (name,), f"/etc/cni/net.d has {each}")
 
 
 def _things(seen: Seen, node: Node, bare: bool) -> Iterator[Finding]:
@@ -63,7 +63,8 @@ def _things(seen: Seen, node: Node, bare: bool) -> Iterator[Finding]:
     if not found:
         return
     if own := CNI_FILES.get(seen.cluster.cni):  # a network of the user's own may have any
-        yield from _configurations(node.name, own, found["cni_files"], bare)
+        files = [each for each in found["cni_files"] if each not in seen.cluster.cni_files]
+        yield from _configurations(node.name, own, files, bare)
     if not bare:
         return
     if node in seen.topology.control_planes and found["etcd_files"]:

@@ -160,7 +160,7 @@ class Hosts:
         ctx_host.set(host)
         change._noted.pop(self.state, None)
         commands = [_command(each) for each in operation._inner(**arguments)]
-        self.changes = noted(host, None, executing)
+        self.changes = noted(host, host.current_op_hash, executing)
         return commands
 
 

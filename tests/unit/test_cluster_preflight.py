@@ -624,6 +624,8 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             "/etc/cni/net.d has 10-bridge.conflist",
         ),
         (state("leftovers", "w1", cni_files=["87-podman.conflist"]), ("w1",), "/etc/cni/net.d has 87-podman.conflist"),
+    ],
+    "cni-before": [
         (
             both(
                 cluster_of("cp1"),

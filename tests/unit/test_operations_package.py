@@ -76,6 +76,20 @@ def mirror(hosts: Make, *rows: str) -> Hosts:
     return hosts({"cp1": {Packages().command(("nginx", "openssl")): list(rows)}})
 
 
+def test_what_an_earlier_operation_of_the_plan_installs_is_not_installed_twice(hosts: Make) -> None:
+    names = ("curl", "openssl")
+    bare = hosts({"lb1": {Packages().command(names): []}})
+    (host,) = bare.inventory
+    wanted = {"names": names, "versions": {"curl": "7", "openssl": "3"}, "release": "debian-12"}
+    host.current_op_hash = "first"
+    assert len(bare.plan(package.packages, **wanted)) == 1
+    assert bare.announced == ["install curl none -> 7, openssl none -> 3"]
+    assert len(bare.plan(package.packages, **wanted)) == 1, "an operation may be asked twice"
+    host.current_op_hash = "second"
+    assert bare.plan(package.packages, **wanted) == []
+    assert len(bare.execute(package.packages, **wanted)) == 1, "when it is executed, what is there counts"
+
+
 def test_a_unit_that_must_not_start_is_masked_before_its_package_is_first_installed(hosts: Make) -> None:
     bare = mirror(hosts)
     mask, install = bare.plan(package.packages, **MIRROR)
