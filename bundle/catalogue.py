@@ -59,13 +59,14 @@ class Module(_Model):
 
     Without a version of its own it is of the component's, and so is the release of `go` that builds it. `pseudo` has
     the versions that Go knows by another name (https://go.dev/ref/mod#pseudo-versions); `tags` choose parts of its
-    source.
+    source. `charts` are directories of its source that are taken as they are: name -> directory.
     """
 
     # A field that is None is not part of what the cache knows a program by: gobuild.build.
     module: str
     version: str = ""
-    packages: dict[str, str]
+    packages: dict[str, str] = {}
+    charts: dict[str, str] | None = None
     stamp: dict[str, str] = {}
     cgo: bool = False
     tags: tuple[str, ...] | None = None
@@ -112,7 +113,7 @@ class Component(_Model):
     @property
     def programs(self) -> frozenset[str]:
         """Every program that it can give."""
-        built = {program for module in self.build for program in module.packages}
+        built = {program for module in self.build for program in (*module.packages, *(module.charts or ()))}
         return frozenset(built | set(self.download.programs if self.download else ()))
 
 
