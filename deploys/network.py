@@ -92,7 +92,8 @@ def _cilium() -> None:
     path, nodes = f"{ADDONS}/cilium.yaml", len(topology.control_planes) + len(topology.workers)
     written = file.content(
         name="Write Cilium's manifest",
-        dest=path, content=cilium.manifest(text, nodes), mode="600",  # values may have the chart make certificates
+        # A site's values may have the chart make certificates.
+        dest=path, content=cilium.manifest(text, nodes), mode="600", secret="\nkind: Secret\n" in text,
     )  # fmt: skip
     kubernetes.apply(
         name="Apply Cilium and wait for it on every node",

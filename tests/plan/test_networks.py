@@ -355,6 +355,16 @@ def test_cilium_is_applied_as_the_bundle_has_it_and_waited_for(futures: dict[str
     assert found.run.like("agnhost connect", "probe") != []
 
 
+def test_certificates_that_ciliums_chart_has_made_are_not_shown(tmp_path: Path) -> None:
+    made = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: hubble-server-certs}\ndata: {tls.key: a2V5IG9m}\n"
+    images = [f"quay.io/cilium/{name}:v1.20.2" for name in ("cilium", "operator-generic")]
+    own = make_bundle(tmp_path / "bundle", more=images, networks={"cilium-ipv4": ("v1.20.2", CILIUM + made)})
+    run = make_site(tmp_path / "site", own, addons=(), cni="cilium").run("--dry", "--diff")
+    assert run.code == 0, run.words
+    assert "/etc/kubernetes/addons/cilium.yaml" in run.words
+    assert "a2V5IG9m" not in run.words
+
+
 @pytest.mark.parametrize("what", ["operator", "manifest", "cilium"])
 def test_what_somebody_changed_of_calico_or_cilium_is_announced_and_put_back(
     futures: dict[str, Future[Any]], what: str, tmp_path: Path
