@@ -1,15 +1,13 @@
 """Add-ons of a site's own: its manifests, and charts rendered by helm, one file of the bundle each.
 
-`helm template`: https://helm.sh/docs/helm/helm_template/. What an earlier lock has of the same source is taken again as
-it was, for a chart may make secrets or times that differ with every rendering.
+What an earlier lock has of the same source is taken again as it was, for a chart may make secrets or times that differ
+with every rendering.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from bundle import cache
+from bundle import cache, charts
 from bundle.assemble import Contents, Label
 from bundle.catalogue import Catalogue, Chart, OwnAddon, RemoteFile
 from bundle.command import BuildError, run
@@ -40,7 +38,8 @@ class Manifest:
     path: Path
     version: str
     source: str
-    namespace: str
+    namespace: str = ""
+    licence: str = ""
 
 
 def manifests(wanted: Catalogue, helm: Callable[[], Path], pinned: Lock | None, output: Path) -> dict[str, Manifest]:
@@ -52,19 +51,24 @@ def manifests(wanted: Catalogue, helm: Callable[[], Path], pinned: Lock | None, 
     return {name: _manifest(wanted, name, each, helm, pinned, output) for name, each in wanted.own_addons.items()}
 
 
-def lay_out(beside: Path, made: Mapping[str, Manifest]) -> None:
+def lay_out(beside: Path, made: Mapping[str, Manifest], directory: str = DIRECTORY) -> None:
     """Put the manifests into a bundle that is being laid out."""
     for name, manifest in made.items():
-        (beside / DIRECTORY).mkdir(exist_ok=True)
-        shutil.copyfile(manifest.path, beside / DIRECTORY / f"{name}.yaml")
+        (beside / directory).mkdir(exist_ok=True)
+        shutil.copyfile(manifest.path, beside / directory / f"{name}.yaml")
+
+
+def labels(made: Mapping[str, Manifest], directory: str) -> dict[str, Label]:
+    """What a lock says of the manifests, by their paths in a bundle."""
+    return {
+        f"{directory}/{name}.yaml": Label(name, each.version, each.source, each.licence) for name, each in made.items()
+    }
 
 
 def described(known: Contents, made: Mapping[str, Manifest]) -> Contents:
     """What is known of a bundle, with its add-ons."""
-    labels = {f"{DIRECTORY}/{name}.yaml": Label(name, each.version, each.source) for name, each in made.items()}
-    return replace(
-        known, labels={**known.labels, **labels}, addons={name: each.namespace for name, each in made.items()}
-    )
+    more = labels(made, DIRECTORY)
+    return replace(known, labels={**known.labels, **more}, addons={name: each.namespace for name, each in made.items()})
 
 
 def _manifest(
@@ -74,20 +78,26 @@ def _manifest(
     source = _source(wanted, name, addon, files)
     version = addon.chart.version if addon.chart and addon.chart.version else "-"
     path = f"{DIRECTORY}/{name}.yaml"
-    for file in pinned.files if pinned else ():
-        if (file.path, file.source) == (path, source) and has(output / path, file.sha256):
-            kept = _kept((output / path).read_text())
-            say(f"add-on {name}: as bundle.lock pins it")
-            return Manifest(kept, file.version, source, addon.namespace)
+    if kept := as_pinned(path, source, pinned, output):
+        say(f"add-on {name}: as bundle.lock pins it")
+        return Manifest(kept.path, kept.version, source, addon.namespace)
     if addon.chart:
         text, version = _rendered(wanted, name, addon.chart, addon.namespace, helm())
     else:
         text = "".join(f"---\n{file.read_text().rstrip()}\n" for file in files)
         say(f"add-on {name}: {', '.join(_shown(each) for each in addon.manifests)}")
-    return Manifest(_kept(_with_namespace(name, text, addon.namespace)), version, source, addon.namespace)
+    return Manifest(kept_text(_with_namespace(name, text, addon.namespace)), version, source, addon.namespace)
 
 
-def _kept(text: str) -> Path:
+def as_pinned(path: str, source: str, pinned: Lock | None, output: Path) -> Manifest | None:
+    """The manifest at a path of the bundle in `output`, if that has it whole and it follows from the same source."""
+    for file in pinned.files if pinned else ():
+        if (file.path, file.source) == (path, source) and has(output / path, file.sha256):
+            return Manifest(kept_text((output / path).read_text()), file.version, source)
+    return None
+
+
+def kept_text(text: str) -> Path:
     """A file of the cache with this text."""
 
     def make(made: Path) -> None:
@@ -156,19 +166,11 @@ def _at_hand(wanted: Catalogue, name: str, manifest: str | RemoteFile) -> Path:
 
 def _rendered(wanted: Catalogue, name: str, chart: Chart, namespace: str, helm: Path) -> tuple[str, str]:
     """The manifest that a chart gives, and the chart's version. Raises BuildError with helm's words."""
-    values = [word for each in chart.values for word in ("--values", str(_there(name, each).resolve()))]
-    with tempfile.TemporaryDirectory() as scratch, step(f"rendering the chart of add-on {name}"):
-        # helm's own settings, repositories and plugins of whoever builds would make another manifest.
-        homes = {f"HELM_{each}_HOME": f"{scratch}/{each}" for each in ("CACHE", "CONFIG", "DATA")}
-        own = {key: value for key, value in os.environ.items() if not key.startswith("HELM_")}
-        env = {**own, **homes, "KUBECONFIG": "/dev/null"}
-        path = _there(name, chart.path) if chart.path else _pulled(chart, helm, Path(scratch), env)
+    values = [_there(name, each).resolve() for each in chart.values]
+    with charts.environment() as (scratch, env), step(f"rendering the chart of add-on {name}"):
+        path = _there(name, chart.path) if chart.path else _pulled(chart, helm, scratch, env)
         version = str(yaml.load(run(helm, "show", "chart", path, env=env), LOADER).get("version", "-"))
-        text = run(
-            helm, "template", name, path, "--namespace", namespace, "--include-crds", "--skip-tests",
-            "--kube-version", wanted.kubernetes_version, *values, env=env,
-        )  # fmt: skip
-    kept, hooks = _without_hooks(text)
+        kept, hooks = charts.rendered(helm, name, path, namespace, wanted.kubernetes_version, values, env)
     if hooks:
         say(f"add-on {name}: hooks of its chart are left out, for helm alone runs them: {', '.join(hooks)}")
     return kept, version
@@ -189,22 +191,6 @@ def _pulled(chart: Chart, helm: Path, scratch: Path, env: Mapping[str, str]) -> 
             f"{chart.sha256}. Find out who changed it before anything else."
         )
     return archive
-
-
-def _without_hooks(text: str) -> tuple[str, list[str]]:
-    """A rendered chart without what helm runs before or after it, and the names of that.
-
-    https://helm.sh/docs/topics/charts_hooks/
-    """
-    kept, hooks = [], []
-    for part in f"\n{text}".split("\n---\n"):
-        document = yaml.load(part, LOADER)
-        metadata = (document.get("metadata") or {}) if isinstance(document, dict) else {}
-        if "helm.sh/hook" in (metadata.get("annotations") or {}):
-            hooks.append(f"{document['kind']} {metadata.get('name')}")
-        elif document:
-            kept.append(f"---\n{part.strip()}\n")
-    return "".join(kept), hooks
 
 
 def _with_namespace(name: str, text: str, namespace: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from bundle import (
     addons,
     assemble,
     catalogue,
+    cilium,
     components,
     debs,
     extras,
@@ -31,6 +32,7 @@ from bundle.progress import say
 from bundle.verify import BundleError, contradictions, read_lock
 from bundle.versions import of_images
 from cluster import compatibility
+from cluster.cilium import CHART, DIRECTORY
 from cluster.lock import MATCHED, Lock
 
 APT_PACKAGES = (
@@ -69,13 +71,15 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
                 row.name: row.version for row in assemble.listed(path, name) if row.name in ("containerd", "cri-o")
             }
             refuse(wanted.kubernetes_version, runtimes)
-        found |= sources.places(wanted, components.hosts(wanted, {"helm"}))
+        found |= sources.places(wanted, components.hosts(wanted, {"helm", CHART}))
 
-        def helm() -> Path:
-            return components.obtain(wanted, found, {}, ["helm"])["helm"].path
+        @cache
+        def tool(name: str) -> Path:
+            return components.obtain(wanted, found, {}, [name])[name].path
 
-        manifests = addons.manifests(wanted, helm, pinned, output)
-        own = [*wanted.manifests, *(str(each.path) for each in manifests.values())]
+        manifests = addons.manifests(wanted, partial(tool, "helm"), pinned, output)
+        networks = cilium.manifests(wanted, tool, pinned, output)
+        own = [*wanted.manifests, *(str(each.path) for each in (*manifests.values(), *networks.values()))]
         wanted = wanted.model_copy(update={"manifests": tuple(own)})
         references = images.wanted(wanted, programs["kubeadm"].path)
         found |= sources.places(wanted, images.hosts(references))
@@ -91,7 +95,8 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
             return components.obtain(wanted, found, pins, names)
 
         layout, taken = images.layout(wanted, references, more, base, found, pins)
-        contents = addons.described(_contents(wanted, programs, repositories, layout, taken), manifests)
+        contents = _contents(wanted, programs, repositories, layout, taken, addons.labels(networks, DIRECTORY))
+        contents = addons.described(contents, manifests)
 
         def lay_out(beside: Path) -> Contents:
             for directory, names in wanted.programs.items():
@@ -103,6 +108,7 @@ def build(output: Path, site: Path, update: bool = False) -> Lock:
             for name, path in repositories.items():
                 shutil.copytree(path, beside / "packages" / name)
             addons.lay_out(beside, manifests)
+            addons.lay_out(beside, networks, DIRECTORY)
             named = extras.with_files(beside, contents, [Path(name).expanduser() for name in wanted.extra_files])
             return extras.kept(beside, named, output, earlier) if earlier else named
 
@@ -176,7 +182,7 @@ def _pins(earlier: Lock | None) -> dict[str, str]:
     """What each source must give: a program's sha256, an image's digest at its registry."""
     if earlier is None:
         return {}
-    others = ("images/", "packages/", f"{extras.DIRECTORY}/", f"{addons.DIRECTORY}/")
+    others = ("images/", "packages/", f"{extras.DIRECTORY}/", f"{addons.DIRECTORY}/", f"{DIRECTORY}/")
     programs = {file.source: file.sha256 for file in earlier.files if not file.path.startswith(others)}
     return programs | {f"docker://{each.name}": each.origin for each in earlier.images if each.origin}
 
@@ -187,6 +193,7 @@ def _contents(
     repositories: Mapping[str, Path],
     layout: Path,
     taken: Collection[Image],
+    networks: Mapping[str, Label],
 ) -> Contents:
     """What is known of everything that the catalogue asks for."""
     labels = {
@@ -194,7 +201,7 @@ def _contents(
         for directory, names in wanted.programs.items()
         for name in names
     }
-    labels |= assemble.image_labels(layout, taken)
+    labels |= assemble.image_labels(layout, taken) | dict(networks)
     for name, path in repositories.items():
         known = licences.of(path)
         rows = assemble.listed(path, name)

@@ -59,13 +59,14 @@ class Module(_Model):
 
     Without a version of its own it is of the component's, and so is the release of `go` that builds it. `pseudo` has
     the versions that Go knows by another name (https://go.dev/ref/mod#pseudo-versions); `tags` choose parts of its
-    source.
+    source. `charts` are directories of its source that are taken as they are: name -> directory.
     """
 
     # A field that is None is not part of what the cache knows a program by: gobuild.build.
     module: str
     version: str = ""
-    packages: dict[str, str]
+    packages: dict[str, str] = {}
+    charts: dict[str, str] | None = None
     stamp: dict[str, str] = {}
     cgo: bool = False
     tags: tuple[str, ...] | None = None
@@ -112,7 +113,7 @@ class Component(_Model):
     @property
     def programs(self) -> frozenset[str]:
         """Every program that it can give."""
-        built = {program for module in self.build for program in module.packages}
+        built = {program for module in self.build for program in (*module.packages, *(module.charts or ()))}
         return frozenset(built | set(self.download.programs if self.download else ()))
 
 
@@ -177,6 +178,12 @@ class OwnAddon(_Model):
         return self
 
 
+class Network(_Model):
+    """A pod network by its chart, which is the component's of its name: values of the chart."""
+
+    values: dict[str, Any] = {}
+
+
 class Repository(_Model):
     """A repository of packages beside the distribution's own: its address, and the file of the key it is signed by."""
 
@@ -215,6 +222,8 @@ class Catalogue(_Model):
     addons: tuple[str, ...] = ()
     offered_addons: dict[str, tuple[str, ...]] = {}
     own_addons: dict[Label, OwnAddon] = {}
+    networks: tuple[str, ...] = ()
+    offered_networks: dict[str, Network] = {}
     directory: str = ""
     manifests: tuple[str, ...] = ()
     extra_files: tuple[str, ...] = ()
@@ -248,15 +257,19 @@ class Catalogue(_Model):
 
     @model_validator(mode="after")
     def _chosen_addons(self) -> Catalogue:
-        """Images of the add-ons that are wanted are extra ones; components and recipes of the others are left out."""
+        """Images of the add-ons that are wanted are extra ones; components and recipes of the others are left out, and
+        so are components of networks that are not wanted."""
         if unknown := sorted(set(self.addons) - set(self.offered_addons)):
             raise ValueError(f"addons: there is no {', '.join(unknown)}; there are {', '.join(self.offered_addons)}")
+        if unknown := sorted(set(self.networks) - set(self.offered_networks)):
+            raise ValueError(f"networks: there is no {', '.join(unknown)}; there is {', '.join(self.offered_networks)}")
         if taken := sorted(set(self.own_addons) & {*self.offered_addons, "coredns"}):
             raise ValueError(f"own_addons: {', '.join(taken)} is one of the catalogue's. Give yours another name")
         versions = {name: each.version for name, each in self.components.items()}
         images = tuple(each.format(**versions) for name in self.addons for each in self.offered_addons[name])
         others = {name for name in self.components for each in self._unwanted() if f"{{{name}}}" in each}
-        if not any(each.chart for each in self.own_addons.values()):
+        others |= set(self.offered_networks) - set(self.networks)
+        if not self.networks and not any(each.chart for each in self.own_addons.values()):
             others.add("helm")
         kept = {name: each for name, each in self.components.items() if name not in others}
         recipes = {name: each for name, each in self.recipes.items() if name not in others}

@@ -291,13 +291,17 @@ class _Search:
                 # One by one: a program's bytes must not follow from what else is wanted of its module.
                 for program in sorted(set(wanted) & set(module.packages)):
                     result[program] = self._compiled(module, program)
+                for chart in sorted(set(wanted) & set(module.charts or ())):
+                    result[chart] = self._chart(module, (module.charts or {})[chart])
         except WrongBytes:
             raise
         except BuildError as error:
             reasons.append(f"it cannot be built from source ({error})")
             return {}, ""
         others = sorted({program.version for program in result.values()} - {self.component.version})
-        words = f"built from source{' as ' if others else ''}{', '.join(others)}"
+        compiled = any(set(result) & set(module.packages) for module in self.component.build)
+        how = "built from source" if compiled else "as its Go module has it"
+        words = f"{how}{' as ' if others else ''}{', '.join(others)}"
         known = files_of(self.component, self.catalogue, wanted)
         return result, words if known else f"{words}, for the catalogue has no download of it"
 
@@ -309,6 +313,15 @@ class _Search:
         source = f"go:{package}@{module.known_as} {gobuild.release(go, module)} {self.catalogue.platform}"
         _as_pinned(source, sha256_of(path), self.pins, HOW_BUILT)
         return Program(path, module.version, source, self.component.licence)
+
+    def _chart(self, module: Module, directory: str) -> Program:
+        """A directory of a module's source, which Go has checked; of one nothing is pinned."""
+        path = gobuild.source(gobuild.toolchain(self.catalogue.go), module) / directory
+        if not path.is_dir():
+            raise BuildError(f"{module.module} {module.version} has no {directory}")
+        return Program(
+            path, module.version, f"go:{module.module}/{directory}@{module.known_as}", self.component.licence
+        )
 
 
 def _as_pinned(source: str, sha256: str, pins: Pins, advice: str) -> None:

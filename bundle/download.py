@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import yaml
+
 from bundle.command import BuildError
+from bundle.manifests import LOADER
 from bundle.progress import Report
 
 # What a URL, and where it redirects to, may be fetched by. Without TLS only where the address that was given is.
@@ -107,19 +110,33 @@ def sha256_of(path: Path) -> str:
 
 
 def checksum(text: str, name: str) -> str:
-    """The sha256 of the file `name` in a text that holds one alone, or lines of sha256sum's, GNU or BSD style.
+    """The sha256 of the file `name` in a text that holds one alone, or lines of sha256sum's, GNU or BSD style, or is
+    the index of a repository of charts.
 
-    https://www.gnu.org/software/coreutils/manual/html_node/cksum-output-modes.html. Raises Unavailable when there
-    is none, or more than one.
+    https://www.gnu.org/software/coreutils/manual/html_node/cksum-output-modes.html,
+    https://helm.sh/docs/topics/chart_repository/#the-index-file. Raises Unavailable when there is none, or more than
+    one.
     """
     if re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
         return text.strip().lower()
     lines = re.findall(r"^([0-9a-fA-F]{64}) [ *]?(.+?)\s*$", text, re.MULTILINE)
     lines += [(value, file) for file, value in re.findall(r"^SHA256 \((.+)\) = ([0-9a-fA-F]{64})\s*$", text, re.M)]
+    if re.search(r"^entries:$", text, re.MULTILINE):
+        lines += _of_charts(text)
     found: set[str] = {value.lower() for value, file in lines if file.rpartition("/")[2] == name}
     if len(found) != 1:
         raise Unavailable(f"the checksums hold {len(found) or 'no'} sha256 of {name}")
     return found.pop()
+
+
+def _of_charts(index: str) -> list[tuple[str, str]]:
+    """The sha256 and address of every archive that the index of a repository of charts has."""
+    try:
+        rows = [row for rows in yaml.load(index, LOADER)["entries"].values() for row in rows]
+        found = [(str(row.get("digest")), str(url)) for row in rows for url in row["urls"]]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return []
+    return [(digest, url) for digest, url in found if re.fullmatch(r"[0-9a-fA-F]{64}", digest)]
 
 
 def refuse_credentials(address: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bundle import extras, manifests
 from bundle.command import BuildError
-from cluster import calico
+from cluster import calico, cilium
 from cluster.lock import Lock
 from cluster.settings import Settings
 
@@ -24,6 +24,9 @@ def problems(settings: Settings, lock: Lock) -> list[str]:
         texts = calico_files(settings, lock)
         found = calico.problems(settings, lock, texts)
         return found or [line for name in texts for line in _lacking_images("cni", _path(settings, name), lock)]
+    if settings.cni == "cilium":
+        found = cilium.problems(settings, lock)
+        return found or _lacking_images("cni", Path(settings.bundle_dir, cilium.path(settings)), lock)
     if not settings.cni_manifest:
         return []
     if not Path(settings.cni_manifest).is_file():

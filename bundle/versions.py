@@ -36,6 +36,7 @@ class Row(_Model):
     coredns: str
     crictl: str
     agnhost: str
+    cilium: str
     require: dict[str, str] = {}
 
     def module(self, path: str) -> str:
@@ -85,7 +86,7 @@ def of_kubernetes(text: Mapping[str, Any], kubernetes: str, listed: Mapping[str,
     `listed` is the versions of images that its kubeadm lists, where that was asked already; see `of_images`.
     """
     found = row(kubernetes)
-    versions = {"etcd": found.etcd, "coredns": found.coredns, "crictl": found.crictl, **listed}
+    versions = {"etcd": found.etcd, "coredns": found.coredns, "crictl": found.crictl, "cilium": found.cilium, **listed}
     changes: dict[str, dict[str, Any]] = {name: {"version": version} for name, version in versions.items()}
     for name in ("kubernetes", *LISTED):
         changes[name] = {**changes.get(name, {}), **({"go": found.go} if found.go else {})}

@@ -11,7 +11,7 @@ from cluster.settings import Settings
 from cluster.topology import Node, Topology
 
 # Of protocols without ports, as in IP's header (https://www.iana.org/assignments/protocol-numbers).
-NUMBERS = {"ipip": 4, "vrrp": 112}
+NUMBERS = {"icmp": 1, "ipip": 4, "vrrp": 112}
 # Firewalls that can be opened, and the first release of firewalld that has policies
 # (https://firewalld.org/2020/09/policy-objects-introduction).
 KNOWN = ("firewalld", "ufw")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 # Components whose version must go with Kubernetes' -> their names in compatibility.yaml.
 MATCHED = {
     "etcd": "etcd", "coredns": "coredns", "crictl": "cri-tools", "containerd": "containerd", "cri-o": "cri-o",
+    "cilium": "cilium",
 }  # fmt: skip
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 # A name of Kubernetes' that is also one of a file (RFC 1123, a label).

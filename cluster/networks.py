@@ -7,11 +7,17 @@ from cluster.ip_families import words
 from cluster.settings import Settings
 
 # A network's own file in /etc/cni/net.d; one that the user installs may have any.
-CNI_FILES = {"flannel": "10-flannel.conflist", "calico": "10-calico.conflist", "bridge": "10-bridge.conflist"}
+CNI_FILES = {
+    "flannel": "10-flannel.conflist", "calico": "10-calico.conflist", "cilium": "05-cilium.conflist",
+    "bridge": "10-bridge.conflist",
+}  # fmt: skip
 # Networks whose routes, rules and pools are of IPv4 alone (docs/ipv6.md).
 OF_IPV4 = ("bridge", "calico")
 # kube-proxy in mode nftables starts on no older kernel (pkg/proxy/nftables/supported.go of Kubernetes).
 NFTABLES_KERNEL = "5.13"
+# Documentation/operations/system_requirements.rst of Cilium's releases: what programs of eBPF are attached by, and what
+# masquerading by iptables and VXLAN ask for. Both file systems are mounted by Cilium where nobody has.
+CILIUM = ("bpf", "cgroup2", "cls_bpf", "sch_ingress", "ip_set", "ip_set_hash_ip", "xt_set", "vxlan")
 
 
 def goes_unwrapped(settings: Settings) -> bool:
@@ -23,6 +29,8 @@ def modules(settings: Settings) -> list[tuple[str, ...]]:
     """What the network asks of the kernel, each as modules any of which will do."""
     if settings.cni == "flannel":
         return [("vxlan",)] if settings.flannel_backend == "vxlan" else []
+    if settings.cni == "cilium":
+        return [(name,) for name in CILIUM]
     if settings.cni != "calico":
         return []
     # https://docs.tigera.io/calico/latest/getting-started/kubernetes/requirements#kernel-dependencies
@@ -47,7 +55,7 @@ def problems(settings: Settings) -> list[str]:
     if settings.cni in OF_IPV4 and 6 in settings.ip_families:
         found.append(
             f"cni: is {settings.cni}, which is made for IPv4 alone here, and pod_subnet {settings.pod_subnet} is "
-            f"{words(settings.ip_families)}. Take flannel, or with `none` a network of your own, or give "
-            "networks of IPv4."
+            f"{words(settings.ip_families)}. Take flannel or cilium, or with `none` a network of your own, or "
+            "give networks of IPv4."
         )
     return found

@@ -27,7 +27,7 @@ class Rule(BaseModel):
 
     to: str
     sources: tuple[str, ...] = Field(alias="from")
-    protocol: Literal["tcp", "udp", "tcp and udp", "vrrp", "ipip", "any"]
+    protocol: Literal["tcp", "udp", "tcp and udp", "vrrp", "ipip", "icmp", "any"]
     port: int | str | None = None
     process: str = ""
     unit: str = ""

@@ -136,10 +136,10 @@ class Settings(BaseModel):
     allow_scheduling_on_control_planes: bool = Field(
         False, description="Control planes that join take ordinary pods too; then a cluster needs no worker."
     )
-    cni: Literal["flannel", "calico", "bridge", "none"] = Field(
+    cni: Literal["flannel", "calico", "cilium", "bridge", "none"] = Field(
         "flannel",
-        description="The pod network: `flannel`, `calico`, a `bridge` with static routes, or `none` when you install "
-        "your own (docs/networks.md).",
+        description="The pod network: `flannel`, `calico`, `cilium`, a `bridge` with static routes, or `none` when you "
+        "install your own (docs/networks.md).",
     )
     flannel_backend: Literal["vxlan", "host-gw"] = Field("vxlan", description="How flannel carries pods' packets.")
     calico_installation: Literal["operator", "manifest"] = Field(

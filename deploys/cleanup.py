@@ -25,11 +25,12 @@ CONTAINERD = "/var/lib/containerd"
 TREES = (
     "/etc/kubernetes", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/cni", "/var/log/pods", "/var/log/containers",
     "/usr/libexec/kubernetes", "/run/flannel", "/var/lib/calico", "/run/calico", "/var/log/calico", "/root/.kube/cache",
-    audit.LOGS, STATE,
+    "/run/cilium", "/var/lib/cilium", audit.LOGS, STATE,
 )  # fmt: skip
 NODE = (
     "/etc/modules-load.d/kubernetes.conf", "/etc/sysctl.d/90-kubernetes.conf", "/etc/crictl.yaml",
     *(f"/etc/cni/net.d/{name}" for name in CNI_FILES.values()), "/etc/cni/net.d/calico-kubeconfig",
+    "/opt/cni/bin/cilium-cni", "/etc/sysctl.d/99-zzz-override_cilium.conf",
     packages.UNIT, packages.DROP_IN, bridge.SCRIPT, BRIDGE,
 )  # fmt: skip
 BALANCER = (load_balancer.HAPROXY, load_balancer.CA, load_balancer.DROP_IN, load_balancer.KEEPALIVED)

@@ -1,4 +1,4 @@
-"""The pod network (guide 6.1), by `cni`: flannel, Calico, a bridge and routes on each node, or the user's own.
+"""The pod network (guide 6.1), by `cni`: flannel, Calico, Cilium, a bridge and routes on each node, or the user's own.
 
 Hosts: bridge, all nodes; all others, the first control plane. Changes: /etc/kubernetes/addons and what
 its manifests make; of bridge /etc/cni/net.d/10-bridge.conflist, /usr/local/sbin/pod-network, pod-network.service.
@@ -12,7 +12,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from bundle.network import calico_files
-from cluster import bridge, calico, flannel
+from cluster import bridge, calico, cilium, flannel
 from cluster.networks import CNI_FILES
 from cluster.pieces import image
 from deploys import plan
@@ -31,7 +31,7 @@ def network() -> None:
             name="Set aside other networks' configuration",
             directory="/etc/cni/net.d", known=plan.settings().cni_files, before=own,
         )  # fmt: skip
-    networks = {"flannel": _flannel, "calico": _calico, "none": _own}
+    networks = {"flannel": _flannel, "calico": _calico, "cilium": _cilium, "none": _own}
     if plan.settings().cni == "bridge":
         if me not in topology.load_balancers:
             _bridge()
@@ -87,6 +87,22 @@ def _calico() -> None:
         name="Have the operator install Calico and wait for it on every node",
         path=path, written_by=written, wait_for="wait --for=condition=Available tigerastatus/calico",
         once_there="tigerastatus/calico", seconds=300, among_others=text,
+    )  # fmt: skip
+
+
+def _cilium() -> None:
+    """The manifest that the bundle has of the chart, for the cluster's families."""
+    settings, topology = plan.settings(), plan.topology()
+    text = Path(settings.bundle_dir, cilium.path(settings)).read_text()
+    path, nodes = f"{ADDONS}/cilium.yaml", len(topology.control_planes) + len(topology.workers)
+    written = file.content(
+        name="Write Cilium's manifest",
+        # A site's values may have the chart make certificates.
+        dest=path, content=cilium.manifest(text, nodes), mode="600", secret="\nkind: Secret\n" in text,
+    )  # fmt: skip
+    kubernetes.apply(
+        name="Apply Cilium and wait for it on every node",
+        path=path, written_by=written, wait_for=f"rollout status -n {cilium.NAMESPACE} daemonset/cilium", seconds=300,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ SYMBOLS = {"nf_conntrack": "nf_conntrack_in", "nf_tables": "nft_do_chain", "ip_t
 SYMBOLS |= {"ip6_tables": "ip6t_do_table"}
 SYMBOLS |= {"vxlan": "vxlan_xmit", "ip_vs": "ip_vs_conn_put", "ip_vs_rr": "ip_vs_rr_schedule"}
 SYMBOLS |= {"ipip": "ipip_tunnel_xmit", "ip_set": "ip_set_test", "xt_set": "set_match_v4"}
+SYMBOLS |= {"ip_set_hash_ip": "hash_ip_create", "cls_bpf": "cls_bpf_classify", "sch_ingress": "clsact_init"}
 
 
 class KernelModules(FactBase[dict[str, Module]]):

@@ -8,13 +8,15 @@ from typing import TypedDict
 from pyinfra.api import FactBase
 
 # Interfaces that pods' networks of this project and kube-proxy make.
-INTERFACES = r"cni0|flannel(-v6)?\..*|kube-ipvs0|nodelocaldns|vxlan(-v6)?\.calico|cali.*"
+INTERFACES = (
+    r"cni0|flannel(-v6)?\..*|kube-ipvs0|nodelocaldns|vxlan(-v6)?\.calico|cali.*|cilium_.*|lxc(_health|[0-9a-f]{12})"
+)
 # Lines of `iptables-save -c` that Kubernetes, its networks and CNI plugins have written: chains, what is in them, what
 # leads to them, and what Calico and older flannels write into chains of the kernel's.
-RULES = (
-    r"^:(KUBE|CNI|FLANNEL|POD|cali)-|-A (KUBE-|CNI-|FLANNEL-|POD-NETWORK|cali-)|"
-    r"-[jg] (KUBE-|CNI-|FLANNEL-|POD-NETWORK|cali-)|--comment \"(flanneld |cali:)"
-)
+CHAINS = r"(KUBE-|CNI-|FLANNEL-|POD-NETWORK|cali-|(OLD_)?CILIUM_)"
+RULES = rf"^:{CHAINS}|-[Ajg] {CHAINS}|--comment \"(flanneld |cali:)"
+# What Cilium keeps of its programs and maps of eBPF (pkg/defaults and pkg/bpf of its source).
+PINS = "/sys/fs/bpf/cilium /sys/fs/bpf/tc/globals/cilium_*"
 # kube-proxy's own tables, in mode nftables.
 TABLES = "^table (ip|ip6|inet) kube-proxy"
 
@@ -41,6 +43,8 @@ class RemainsState(TypedDict):
     interfaces: list[str]
     routes: list[str]
     rules: dict[str, int]
+    pins: list[str]
+    mounts: list[str]
 
 
 class Remains(FactBase[RemainsState]):
@@ -49,15 +53,16 @@ class Remains(FactBase[RemainsState]):
     ::
 
         {"interfaces": ["cni0"], "routes": ["10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink"],
-         "rules": {"iptables-nft": 41}}
+         "rules": {"iptables-nft": 41}, "pins": ["/sys/fs/bpf/cilium"], "mounts": ["/run/cilium/cgroupv2"]}
 
     `routes` are those into pods' subnets; `rules` counts lines by the program that has them, `nft` the tables of
     kube-proxy. A packet filter that the kernel does not have at work is not asked, for that would load its modules.
+    `pins` and `mounts` are Cilium's: programs and maps of eBPF that are kept, and what is mounted in its directory.
     """
 
     @staticmethod
     def default() -> RemainsState:
-        return RemainsState(interfaces=[], routes=[], rules={})
+        return RemainsState(interfaces=[], routes=[], rules={}, pins=[], mounts=[])
 
     def command(self, subnets: tuple[str, ...]) -> str:
         asked = "; ".join(f"ip -o route show root {subnet} | sed 's/^/route /'" for subnet in subnets)
@@ -71,7 +76,8 @@ class Remains(FactBase[RemainsState]):
             f"command -v $t-save >/dev/null || continue; {count}; done; "
             "if grep -qs nft_do_chain /proc/kallsyms && command -v nft >/dev/null; then "
             f"n=$(nft list tables 2>/dev/null | grep -cE {shlex.quote(TABLES)}); test $n -eq 0 || echo rules nft $n; "
-            "fi; true"
+            f"fi; ls -d {PINS} 2>/dev/null | sed 's/^/pin /'; "
+            "sed -n 's#^[^ ]* \\(/run/cilium/[^ ]*\\) .*#mount \\1#p' /proc/mounts 2>/dev/null; true"
         )
 
     def process(self, output: list[str]) -> RemainsState:
@@ -82,6 +88,8 @@ class Remains(FactBase[RemainsState]):
                 found["interfaces"].append(rest)
             elif kind == "route":
                 found["routes"].append(rest)
+            elif kind in ("pin", "mount"):
+                (found["pins"] if kind == "pin" else found["mounts"]).append(rest)
             elif kind == "rules":
                 program, _, number = rest.partition(" ")
                 found["rules"][program] = int(number)

@@ -36,7 +36,8 @@ kubernetes_version = "v1.36.2"
 pod_subnet = "10.244.0.0/16"
 service_subnet = "10.96.0.0/12"
 
-# The pod network, and how kube-proxy works (docs/networks.md): "flannel", "calico", "bridge", or "none" for your own.
+# The pod network, and how kube-proxy works (docs/networks.md): "flannel", "calico", "cilium", "bridge", or "none" for
+# your own.
 # cni = "flannel"
 # kube_proxy_mode = "iptables"
 

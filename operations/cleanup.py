@@ -15,11 +15,19 @@ from facts.kubeadm import KubeadmNode
 from facts.package import Packages
 from facts.running import Running
 from facts.service import Unit
-from facts.traces import RULES, TABLES, Remains, Traces
+from facts.traces import PINS, RULES, TABLES, Remains, Traces
 from operations import file
 from operations.change import will
 from operations.package import MANAGERS
 from operations.swap import COMMENT
+
+# Takes Cilium's programs off interfaces that stay. Without the maps that are kept with them they drop every packet, so
+# that comes before (https://github.com/cilium/cilium/blob/v1.20.2/cilium-dbg/cmd/post_uninstall_cleanup.go).
+FILTERS = (
+    "for i in $(ls /sys/class/net); do for w in ingress egress; do tc filter show dev $i $w 2>/dev/null | "
+    "sed -n 's/.* pref \\([0-9]*\\) bpf .* handle \\(0x[0-9a-f]*\\) cil_.*/\\1 handle \\2/p' | while read -r f; do "
+    "tc filter del dev $i $w pref $f bpf || exit 1; done || exit 1; done; done"
+)
 
 
 @operation()
@@ -62,7 +70,8 @@ def kubeadm(settings: Settings) -> Generator[StringCommand, None, None]:
 @operation()
 def network(subnets: Sequence[str]) -> Generator[StringCommand, None, None]:
     """
-    Remove interfaces and routes of pods' network, and rules of Kubernetes from the packet filter; other rules stay.
+    Remove interfaces, routes and programs of pods' network, and rules of Kubernetes from the packet filter; other rules
+    stay.
 
     + subnets: addresses of pods
     """
@@ -72,6 +81,7 @@ def network(subnets: Sequence[str]) -> Generator[StringCommand, None, None]:
         return
     rules = ", ".join(f"{count} of {program}" for program, count in found["rules"].items())
     what = [*found["interfaces"], f"{len(found['routes'])} routes", f"rules: {rules or 'none'}"]
+    what += [*(["programs and maps of eBPF"] if found["pins"] else []), *found["mounts"]]
     will(f"remove {', '.join(what)}")
     for program in found["rules"]:
         if program == "nft":
@@ -84,6 +94,10 @@ def network(subnets: Sequence[str]) -> Generator[StringCommand, None, None]:
         yield StringCommand("! command -v ipvsadm >/dev/null || ipvsadm --clear")
     for name in found["interfaces"]:
         yield StringCommand(f"! ip link show {shlex.quote(name)} >/dev/null 2>&1 || ip link delete {shlex.quote(name)}")
+    if found["pins"]:
+        yield StringCommand(f"{FILTERS} && rm -rf {PINS}")
+    for path in reversed(found["mounts"]):
+        yield StringCommand(f"umount {shlex.quote(path)}")
     for subnet in subnets:
         yield StringCommand(f"ip route flush root {subnet}")
 

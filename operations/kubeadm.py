@@ -291,8 +291,9 @@ def join(
             # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
             forget(seed, node)
         if settings.cni in CNI_FILES:  # first: on a host that is no node any more it would be taken for another's
-            # The cluster may give another range of addresses with another Node, which flannel then writes anew.
-            yield StringCommand(f"rm -rf /etc/cni/net.d/{CNI_FILES[settings.cni]} /run/flannel")
+            # The cluster may give another range of addresses with another Node, which flannel then writes anew, and
+            # Cilium would keep pods with addresses of the old one.
+            yield StringCommand(f"rm -rf /etc/cni/net.d/{CNI_FILES[settings.cni]} /run/flannel /run/cilium/state")
         yield StringCommand(f"timeout 300 kubeadm reset -f --cri-socket {cri_socket(settings)}")
     documents = ""
     if seed is not None and host.state.is_executing:

@@ -27,7 +27,7 @@ PATHS = ("/", "/var/lib", "/var/lib/etcd", "/var/lib/containerd", "/var/lib/kube
 NAMESPACES = "kube-system kube-flannel calico-system calico-apiserver tigera-operator ingress-nginx"
 STATIC = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # ConfigMaps that tell how the cluster was made; data of no others is asked, of Secrets none.
-CONFIGMAPS = ("kubeadm-config", "kubelet-config", "kube-proxy", "coredns")
+CONFIGMAPS = ("kubeadm-config", "kubelet-config", "kube-proxy", "coredns", "cilium-config")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster import networks
+from cluster import cilium, networks
 from cluster.compatibility import load, parse, refusals
 from cluster.findings import Finding
 from cluster.networks import NFTABLES_KERNEL
@@ -48,6 +48,11 @@ def check(seen: Seen) -> Iterator[Finding]:
             if settings.kube_proxy_mode == "nftables" and parse(state["kernel"]) < parse(NFTABLES_KERNEL):
                 what = f"Linux {state['kernel']} is below {NFTABLES_KERNEL}, the least for kube-proxy in mode nftables"
                 yield Finding("kernel", (name,), what)
+            given = cilium.version(settings, seen.lock) if settings.cni == "cilium" else ""
+            if given and parse(state["kernel"]) < parse(least := cilium.kernel(given)):
+                yield Finding(
+                    "kernel", (name,), f"Linux {state['kernel']} is below {least}, the least for Cilium {given}"
+                )
         if found := seen.modules.get(name):
             for any_of in features(settings):
                 if all(found.get(each) == "absent" for each in any_of):

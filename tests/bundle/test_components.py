@@ -223,6 +223,57 @@ def test_a_build_by_a_release_of_go_that_is_named_says_so_in_its_source(dead: st
     assert (got["kubelet"].version, got["kubelet"].source) == ("v1", source)
 
 
+CHART = Component(
+    version="v1.2.3",
+    licence="MIT",
+    download=Download(
+        url="https://HOST/charts/shop-{number}.tgz", checksum="https://HOST/charts/index.yaml", programs={"chart": ""}
+    ),
+    build=(Module(module="example.org/shop", charts={"chart": "install/chart"}),),
+)
+
+
+def with_chart(host: str) -> Catalogue:
+    """A catalogue with a chart, which a repository of charts has or else a Go module."""
+    download = {
+        key: each.replace("HOST", host) for key, each in CHART.model_dump()["download"].items() if key != "programs"
+    }
+    assert CHART.download is not None
+    changed = CHART.model_copy(update={"download": CHART.download.model_copy(update=download)})
+    return made_of(host).model_copy(update={"components": {"shop": changed}})
+
+
+def test_a_chart_is_a_file_of_its_repository_checked_by_the_index(
+    upstream: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (upstream.root / "charts").mkdir()
+    (upstream.root / "charts/shop-1.2.3.tgz").write_bytes(TOOLS)
+    row = f"- {{version: 1.2.3, digest: {sha256(TOOLS)}, urls: [shop-1.2.3.tgz]}}\n"
+    (upstream.root / "charts/index.yaml").write_text(f"apiVersion: v1\nentries:\n  shop:\n  {row}")
+    found = obtain(with_chart(upstream.address), ["chart"])["chart"]
+    assert found.path.read_bytes() == TOOLS
+    assert (found.version, found.source) == ("v1.2.3", f"https://{upstream.address}/charts/shop-1.2.3.tgz")
+    assert lines(capsys, "shop") == [f"shop v1.2.3: from {upstream.address}"]
+
+
+def test_without_its_repository_a_chart_is_a_directory_of_its_module(
+    dead: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source/install/chart").mkdir(parents=True)
+    monkeypatch.setattr(gobuild, "source", lambda go, module: tmp_path / "source")
+    found = obtain(with_chart(dead), ["chart"])["chart"]
+    assert found == Program(
+        tmp_path / "source/install/chart", "v1.2.3", "go:example.org/shop/install/chart@v1.2.3", "MIT"
+    )
+    assert lines(capsys, "shop") == [f"shop v1.2.3: as its Go module has it, for {dead} does not answer"]
+
+
+def test_a_module_without_the_chart_is_told(dead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gobuild, "source", lambda go, module: tmp_path)
+    with pytest.raises(BuildError, match=r"example\.org/shop v1\.2\.3 has no install/chart"):
+        obtain(with_chart(dead), ["chart"])
+
+
 def test_a_line_says_why_every_earlier_source_did_not_do(
     dead: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -464,6 +464,17 @@ def test_a_small_file_is_read_as_text(server: Server, url: str) -> None:
 
 
 A, B = "a" * 64, "b" * 64
+CHARTS = """\
+apiVersion: v1
+entries:
+  x:
+  - {name: x, version: 2.0.0, digest: %s, urls: [y.tgz]}
+  - name: x
+    version: 1.0.0
+    digest: %s
+    urls:
+    - https://charts.test/x.tgz
+"""
 
 
 @pytest.mark.parametrize(
@@ -471,7 +482,7 @@ A, B = "a" * 64, "b" * 64
     [
         A, f"{A}\n", f" {A.upper()} \r\n", f"{A}  x.tgz", f"{A} *x.tgz\n", f"{B}  y.tgz\n{A}  x.tgz\n",
         f"{A}  ./x.tgz\r\n", f"{A}  dist/linux/x.tgz\n{B}  x.tgz.asc\n", f"SHA256 (x.tgz) = {A}\nSHA256 (y) = {B}\n",
-        f"{A}  x.tgz\n{A}  x.tgz\n",
+        f"{A}  x.tgz\n{A}  x.tgz\n", CHARTS % (B, A),
     ],
 )  # fmt: skip
 def test_a_checksum_is_read_in_every_form(text: str) -> None:
@@ -488,6 +499,11 @@ def test_a_checksum_is_read_in_every_form(text: str) -> None:
         (f"{A[1:]}  x.tgz\n", "no"),
         (f"MD5 (x.tgz) = {A}\n", "no"),
         (f"{A}  a/x.tgz\n{B}  b/x.tgz\n", "2"),
+        (CHARTS % (B, A[1:]), "no"),
+        (CHARTS.replace("x.tgz", "y.tgz") % (B, A), "no"),
+        ("entries:\n  x: {y: z}\n", "no"),
+        ("entries:\n- [\n", "no"),
+        ("entries:\n", "no"),
     ],
 )
 def test_a_checksum_that_is_not_clear_is_none(text: str, number: str) -> None:

@@ -101,6 +101,7 @@ MIRRORS = "/etc/containers/registries.conf.d/10-bundle.conf"
 REGISTRIES = "/etc/containerd/certs.d/_default/hosts.toml"
 # What any kernel of a distribution has; the node layer loads the others.
 COMPILED_IN = ("nf_conntrack", "nf_tables", "ip_tables", "vxlan", "ip_set", "xt_set")
+COMPILED_IN += ("bpf", "cgroup2", "cls_bpf", "sch_ingress", "ip_set_hash_ip")
 BRIDGE = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 # What packages bring along: a unit, whether it runs from then on where units do, and a configuration of their own.
 BRINGS = {
@@ -1587,7 +1588,7 @@ def _(node: Node) -> None:
     node.state["pods"] = {}
 
 
-@command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))}) /run/flannel")
+@command(rf"rm -rf /etc/cni/net.d/(?P<name>{'|'.join(map(re.escape, CNI_FILES.values()))}) /run/flannel .*")
 def _(node: Node, name: str) -> None:
     node.files.pop(f"/etc/cni/net.d/{name}", None)
 

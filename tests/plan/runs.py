@@ -79,9 +79,10 @@ def make_bundle(
     added: Mapping[str, str] | None = None,
     addons: Mapping[str, tuple[str, str]] | None = None,
     kubernetes: str = VERSION,
+    networks: Mapping[str, tuple[str, str]] | None = None,
 ) -> Path:
-    """A bundle of a few bytes per piece, with `more` images, by their whole names, files that were `added`, and
-    `addons` of the site's own: name -> namespace, manifest."""
+    """A bundle of a few bytes per piece, with `more` images, by their whole names, files that were `added`, `addons` of
+    the site's own: name -> namespace, manifest; and `networks`: name -> version, manifest."""
     components, programs, own = RUNTIMES[runtime]
     known = {name: families.of(name) for name in releases}
     formats = {name: family.format if family else "deb" for name, family in known.items()}
@@ -93,11 +94,11 @@ def make_bundle(
     }
     files: list[File] = []
 
-    def piece(path: str, text: str) -> str:
+    def piece(path: str, text: str, version: str = "v1") -> str:
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         (directory / path).write_text(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        files.append(File(path=path, size=len(text), sha256=digest, name=Path(path).name, version="v1"))
+        files.append(File(path=path, size=len(text), sha256=digest, name=Path(path).name, version=version))
         return digest
 
     def blob(text: str) -> str:
@@ -117,6 +118,8 @@ def make_bundle(
         images.append(Image(name=name, digest=manifest, size=9, blobs=(manifest, layer)))
     for path, text in (added or {}).items():
         piece(f"files/{path}", text)
+    for name, (version, text) in (networks or {}).items():
+        piece(f"networks/{name}.yaml", text, version)
     for path in (*PROGRAMS, *programs):
         piece(path, f"{path} {kubernetes}")
     for name, (_, text) in (addons or {}).items():

@@ -70,12 +70,41 @@ IMAGES = (
     "quay.io/tigera/operator:v1.42.3",
     *(f"quay.io/calico/{name}:v3.32.1" for name in ("node", "typha", "cni", "kube-controllers")),
 )
+# As Cilium's chart has it, in parts.
+CILIUM = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: cilium-config, namespace: kube-system}
+data: {ipam: kubernetes, enable-ipv4: "true", enable-ipv6: "false"}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: cilium, namespace: kube-system}
+spec: {template: {spec: {containers: [{name: cilium-agent, image: "quay.io/cilium/cilium:v1.20.2"}]}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: cilium-operator
+  namespace: kube-system
+spec:
+  replicas: 2
+  template: {spec: {containers: [{name: cilium-operator, image: "quay.io/cilium/operator-generic:v1.20.2"}]}}
+"""
 FILES = {"calico.yaml": CALICO, "operator-crds.yaml": CRDS, "tigera-operator.yaml": OPERATOR}
 
 
 @pytest.fixture(scope="session")
 def with_calico(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("calico-bundle"), more=IMAGES, added=FILES)
+
+
+@pytest.fixture(scope="session")
+def with_cilium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = [f"quay.io/cilium/{name}:v1.20.2" for name in ("cilium", "operator-generic")]
+    directory = tmp_path_factory.mktemp("cilium-bundle")
+    return make_bundle(directory, more=images, networks={"cilium-ipv4": ("v1.20.2", CILIUM)})
 
 
 @dataclass(frozen=True)
@@ -92,9 +121,11 @@ def smaller(but: str) -> Groups:
 
 
 @pytest.fixture(scope="module")
-def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path, with_calico: Path) -> dict[str, Future[Any]]:
+def futures(
+    tmp_path_factory: pytest.TempPathFactory, bundle: Path, with_calico: Path, with_cilium: Path
+) -> dict[str, Future[Any]]:
     def whole(what: str, **settings: object) -> Callable[[], Any]:
-        chosen = with_calico if settings["cni"] == "calico" else bundle
+        chosen = {"calico": with_calico, "cilium": with_cilium}.get(str(settings["cni"]), bundle)
         site = make_site(tmp_path_factory.mktemp(what), chosen, addons=(), **settings)
         return lambda: Deployed(site, site.run("--dry", "--json"), site.run("-y"))
 
@@ -107,6 +138,7 @@ def futures(tmp_path_factory: pytest.TempPathFactory, bundle: Path, with_calico:
             "own": whole("own", cni="none", cni_manifest=str(own)),
             "operator": whole("operator", cni="calico", kube_proxy_mode="nftables", calico_encapsulation="bgp"),
             "manifest": whole("manifest", cni="calico", calico_installation="manifest"),
+            "cilium": whole("cilium", cni="cilium"),
         }
     )
 
@@ -127,7 +159,7 @@ def site(bridged: Deployed, tmp_path: Path) -> Site:
     return bridged.site.copy(tmp_path / "site")
 
 
-@pytest.mark.parametrize("what", ["bridge", "none", "own", "operator", "manifest"])
+@pytest.mark.parametrize("what", ["bridge", "none", "own", "operator", "manifest", "cilium"])
 def test_the_run_changes_what_the_plan_says_and_a_second_nothing(
     futures: dict[str, Future[Any]], what: str, tmp_path: Path
 ) -> None:
@@ -314,8 +346,30 @@ def test_calicos_manifest_is_applied_with_the_settings_in_it(futures: dict[str, 
     assert found.run.like("rollout status -n kube-system daemonset/calico-node", "read") != []
 
 
-@pytest.mark.parametrize("what", ["operator", "manifest"])
-def test_what_somebody_changed_of_calico_is_announced_and_put_back(
+def test_cilium_is_applied_as_the_bundle_has_it_and_waited_for(futures: dict[str, Future[Any]]) -> None:
+    found = result(futures, "cilium")
+    with found.site.state() as state:
+        (path,) = state["cluster"]["applied"]
+        file = state["nodes"][FIRST]["files"][path]
+    assert path == "/etc/kubernetes/addons/cilium.yaml"
+    assert (file["text"], file["mode"]) == (CILIUM, "600")
+    (waited,) = found.run.like("rollout status -n kube-system daemonset/cilium --timeout=300s", "read")
+    assert waited["host"] == FIRST
+    assert found.run.like("agnhost connect", "probe") != []
+
+
+def test_certificates_that_ciliums_chart_has_made_are_not_shown(tmp_path: Path) -> None:
+    made = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: hubble-server-certs}\ndata: {tls.key: a2V5IG9m}\n"
+    images = [f"quay.io/cilium/{name}:v1.20.2" for name in ("cilium", "operator-generic")]
+    own = make_bundle(tmp_path / "bundle", more=images, networks={"cilium-ipv4": ("v1.20.2", CILIUM + made)})
+    run = make_site(tmp_path / "site", own, addons=(), cni="cilium").run("--dry", "--diff")
+    assert run.code == 0, run.words
+    assert "/etc/kubernetes/addons/cilium.yaml" in run.words
+    assert "a2V5IG9m" not in run.words
+
+
+@pytest.mark.parametrize("what", ["operator", "manifest", "cilium"])
+def test_what_somebody_changed_of_calico_or_cilium_is_announced_and_put_back(
     futures: dict[str, Future[Any]], what: str, tmp_path: Path
 ) -> None:
     site = result(futures, what).site.copy(tmp_path / "site")
@@ -354,6 +408,13 @@ INPUTS: dict[str, tuple[Callable[[Path], dict[str, object]], list[str]]] = {
         [
             'calico_installation "operator", and the bundle has no file files/tigera-operator.yaml',
             "Name it under `manifests` and `extra_files` in bundle.yaml",
+        ],
+    ),
+    "Cilium that the bundle has not": (
+        lambda _: {"cni": "cilium"},
+        [
+            "cni: is cilium, and the bundle has no networks/cilium-ipv4.yaml.",
+            "Set `networks: [cilium]` in bundle.yaml and build the bundle anew",
         ],
     ),
     "a manifest for another network": (

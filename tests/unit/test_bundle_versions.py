@@ -47,7 +47,7 @@ def test_there_is_a_row_of_each_minor_from_1_21_to_1_36() -> None:
 def test_a_row_is_of_its_minor_and_all_in_it_goes_together(minor: str) -> None:
     row = ROWS[minor]
     assert {".".join(map(str, parse(each)[:2])) for each in (row.kubernetes, row.crictl)} == {minor}
-    known = {"etcd": row.etcd, "coredns": row.coredns, "cri-tools": row.crictl}
+    known = {"etcd": row.etcd, "coredns": row.coredns, "cri-tools": row.crictl, "cilium": row.cilium}
     assert compatibility.refusals(row.kubernetes, known) == []
     assert compatibility.warnings(row.kubernetes, known) == []
 
@@ -60,8 +60,8 @@ def test_the_containerd_of_debian_12_is_refused_by_no_row(minor: str) -> None:
 def test_the_catalogue_is_of_its_own_row() -> None:
     row = ROWS["1.36"]
     components = TEXT["components"]
-    assert [components[name]["version"] for name in ("kubernetes", "etcd", "coredns", "crictl")] == [
-        row.kubernetes, row.etcd, row.coredns, row.crictl,
+    assert [components[name]["version"] for name in ("kubernetes", "etcd", "coredns", "crictl", "cilium")] == [
+        row.kubernetes, row.etcd, row.coredns, row.crictl, row.cilium,
     ]  # fmt: skip
     plain = catalogue.load()
     assert plain.extra_images == tuple(TEXT["extra_images"])

@@ -313,7 +313,7 @@ def test_a_minor_that_is_not_in_the_matrix_is_refused_with_the_nearest(minor: st
 @pytest.mark.parametrize("kubernetes", ["v1.36.2", "v1.9.0"])
 def test_an_unknown_component_and_what_is_no_version_are_errors(judge: object, kubernetes: str) -> None:
     assert callable(judge)
-    known = "containerd, cri-o, calico, etcd, coredns, pause, cri-tools, kernel"
+    known = "containerd, cri-o, calico, cilium, etcd, coredns, pause, cri-tools, kernel"
     with pytest.raises(LookupError, match=f"has no component 'docker'; it has {known}"):
         judge(kubernetes, {"containerd": "1.7.28", "docker": "20.10.20"})
     with pytest.raises(ValueError, match="'latest' is no version"):

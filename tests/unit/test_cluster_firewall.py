@@ -75,6 +75,9 @@ def test_packets_between_nodes_are_let_in_as_the_network_wraps_them() -> None:
     of = {"bridge": {"cni": "bridge"}, "ipip": {"cni": "calico", "calico_encapsulation": "ipip"}}
     rows = {name: found(W1, **settings) for name, settings in of.items()}
     assert rows["bridge"] == {("tcp", "10250"): everybody}
+    assert found(W1, cni="cilium") == dict.fromkeys(
+        (("icmp", ""), ("tcp", "10250"), ("tcp", "4240"), ("udp", "8472")), everybody
+    )
     assert rows["ipip"].items() >= {("ipip", ""): everybody, ("tcp", "179"): everybody}.items()
 
 

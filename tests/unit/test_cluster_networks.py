@@ -23,11 +23,11 @@ def test_a_network_that_is_made_for_ipv4_alone_is_refused_with_ipv6(
 ) -> None:
     assert networks.problems(load({**own, "cni": cni})) == [
         f"cni: is {cni}, which is made for IPv4 alone here, and pod_subnet {own['pod_subnet']} is {families}. Take "
-        "flannel, or with `none` a network of your own, or give networks of IPv4."
+        "flannel or cilium, or with `none` a network of your own, or give networks of IPv4."
     ]
     assert networks.problems(load({"vip": "10.0.0.100", "cni": cni})) == []
 
 
-@pytest.mark.parametrize("cni", ["flannel", "none"])
-def test_flannel_and_networks_of_ones_own_have_any_families(cni: str) -> None:
+@pytest.mark.parametrize("cni", ["flannel", "cilium", "none"])
+def test_flannel_cilium_and_networks_of_ones_own_have_any_families(cni: str) -> None:
     assert networks.problems(load({**SIX, "cni": cni})) == networks.problems(load({**BOTH, "cni": cni})) == []

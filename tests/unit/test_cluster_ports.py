@@ -35,7 +35,9 @@ def test_the_table_names_roles_settings_and_values_that_there_are() -> None:
         assert set(rule.when) <= set(NAMES)
         text = str(rule.port or "")
         assert (
-            rule.protocol in ("vrrp", "ipip", "any") or text in NAMES or all(each.isdigit() for each in text.split("-"))
+            rule.protocol in ("vrrp", "ipip", "icmp", "any")
+            or text in NAMES
+            or all(each.isdigit() for each in text.split("-"))
         )
 
 
@@ -98,6 +100,22 @@ def test_calico_needs_ports_by_its_encapsulation_and_typha_by_its_operator(
     mine = [rule for rule in needed(settings(cni="calico", **own)) if rule not in others]
     assert {(rule.protocol, rule.port) for rule in mine} == wanted
     assert {rule.to for rule in mine} == {"control_plane", "worker"}
+
+
+def test_cilium_needs_its_tunnel_and_ways_to_ask_for_the_health_of_nodes() -> None:
+    others = needed(settings(cni="none"))
+    mine = [rule for rule in needed(settings(cni="cilium")) if rule not in others]
+    assert {(rule.protocol, rule.port) for rule in mine if rule.sources} == {
+        ("udp", 8472),
+        ("tcp", 4240),
+        ("icmp", None),
+    }
+    assert {rule.to for rule in mine} == {"control_plane", "worker"}
+    assert {port: rule.process for port, rule in listening(W1, TOPOLOGY, settings(cni="cilium")).items()}.items() >= {
+        4240: "cilium-agent", 9879: "cilium-agent", 9890: "cilium-agent", 9234: "cilium-operator-generic",
+        9891: "cilium-operator-generic", 9963: "cilium-operator-generic",
+    }.items()  # fmt: skip
+    assert 4240 in reached(W1, CP1, cni="cilium")
 
 
 def test_the_document_says_what_cannot_be_tried() -> None:

@@ -186,6 +186,12 @@ def modules(host: str, *absent: str, **settings: Any) -> Change:
     return change
 
 
+def cilium(seen: Seen) -> Seen:
+    """The network is Cilium, which the bundle has."""
+    file = FILE.model_copy(update={"path": "networks/cilium-ipv4.yaml", "version": "v1.20.2"})
+    return replace(given(seen, cni="cilium"), lock=seen.lock.model_copy(update={"files": (*seen.lock.files, file)}))
+
+
 def old_cgroups(**settings: Any) -> Change:
     return lambda seen: state("cgroups", "w1", version=1)(given(seen, **settings))
 
@@ -377,6 +383,11 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             ("cp1",),
             "Linux 5.10.0-8-amd64 is below 5.13, the least for kube-proxy in mode nftables",
         ),
+        (
+            both(cilium, state("hardware", "w2", kernel="5.4.0-9-generic")),
+            ("w2",),
+            "Linux 5.4.0-9-generic is below 5.10, the least for Cilium v1.20.2",
+        ),
     ],
     "kernel-features": [
         (modules("w1", "vxlan"), ("w1",), "the kernel has no vxlan, neither loadable nor compiled in"),
@@ -389,6 +400,11 @@ CASES: dict[str, list[tuple[Change, tuple[str, ...], str]]] = {
             modules("w1", "nf_tables", kube_proxy_mode="nftables"),
             ("w1",),
             "the kernel has no nf_tables, neither loadable nor compiled in",
+        ),
+        (
+            modules("w1", "cls_bpf", cni="cilium"),
+            ("w1",),
+            "the kernel has no cls_bpf, neither loadable nor compiled in",
         ),
     ],
     "ipvs": [
@@ -826,6 +842,9 @@ def test_a_network_asks_for_its_own_modules_alone() -> None:
     assert wanted(cni="calico") == {"ip_set", "xt_set", "vxlan"}
     assert wanted(cni="calico", calico_encapsulation="ipip") == {"ip_set", "xt_set", "ipip"}
     assert wanted(cni="calico", calico_encapsulation="bgp", kube_proxy_mode="nftables") == set()
+    assert wanted(cni="cilium") == {
+        "bpf", "cgroup2", "cls_bpf", "sch_ingress", "ip_set", "ip_set_hash_ip", "xt_set", "vxlan",
+    }  # fmt: skip
     assert wanted(cni="none", kube_proxy_mode="ipvs") == {"ip_vs", "ip_vs_rr"}
 
 

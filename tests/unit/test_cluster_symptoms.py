@@ -25,6 +25,11 @@ LINES = {
         'plugin type="bridge" failed (add): failed to set bridge addr: "cni0" already has an IP address different from '
         "10.244.1.1/24",
     ),
+    "cilium-agent": (
+        "journal/kubelet.log",
+        'plugin type="cilium-cni" failed (add): unable to connect to Cilium agent: failed to create cilium agent '
+        "client after 30.000000 seconds timeout",
+    ),
     "image-refused": (
         "journal/kubelet.log",
         '"Failed to pull image" err="failed to resolve reference: dial tcp: lookup registry.example.org: no such host"',

@@ -19,6 +19,7 @@ from bundle.catalogue import (
     Component,
     Download,
     Module,
+    Network,
     OpenApi,
     OwnAddon,
     Recipe,
@@ -27,7 +28,7 @@ from bundle.catalogue import (
     Repository,
     Runtime,
 )
-from cluster import addressing, balancing, configuration, findings, ports, settings
+from cluster import addressing, balancing, cilium, configuration, findings, ports, settings
 from cluster.changes import Change, Group, Host, Plan, Step
 from cluster.compatibility import kubeadm_api
 from cluster.settings import Settings, load
@@ -44,6 +45,7 @@ WITHIN: dict[str, type[BaseModel]] = {
     "components.NAME.build.openapi.": OpenApi,
     "recipes.NAME.": Recipe,
     "runtimes.NAME.": Runtime,
+    "offered_networks.NAME.": Network,
     "own_addons.NAME.": OwnAddon,
     "own_addons.NAME.manifests.": RemoteFile,
     "own_addons.NAME.chart.": Chart,
@@ -97,6 +99,20 @@ def test_the_page_of_versions_has_every_release_that_is_built() -> None:
     assert [go for minor, *_, go in rows if minor != own] == [
         each.go for minor, each in versions.load().minors.items() if minor != own
     ]
+
+
+def test_the_page_of_networks_has_the_cilium_of_every_minor_and_its_least_linux() -> None:
+    text = (ROOT / "docs/networks.md").read_text()
+    rows = re.findall(r"^\| 1\.(\d+)(?:(?: to|,) 1\.(\d+))? \| (1\.\d+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    said = {
+        f"1.{minor}": (release, least)
+        for first, last, release, least in rows
+        for minor in range(int(first), int(last or first) + 1)
+    }
+    versions_of = {minor: each.cilium for minor, each in versions.load().minors.items()}
+    assert said == {
+        minor: (version[1:].rpartition(".")[0], cilium.kernel(version)) for minor, version in versions_of.items()
+    }
 
 
 def test_group_data_holds_settings_that_there_are() -> None:

@@ -268,13 +268,20 @@ def test_kernel_modules_that_leave_no_other_sign_are_known_by_a_function_of_thei
         "ffffffff81f3a030 T nf_conntrack_in",
         "ffffffff81dd7540 t vxlan_xmit",
         "ffffffffc0 t nft_do_chain\t[nf_tables]",
+        "ffffffff81efb6e0 T cls_bpf_classify",
+        "ffffffff81ef6190 t clsact_init",
+        "ffffffff81fc2860 t hash_ip_create",
     ]
     machine.file("/proc/kallsyms", "\n".join(lines) + "\n")
-    assert machine.ask(KernelModules, names=("nf_conntrack", "vxlan", "nf_tables", "ip_vs")) == {
+    names = ("nf_conntrack", "vxlan", "nf_tables", "ip_vs", "cls_bpf", "sch_ingress", "ip_set_hash_ip")
+    assert machine.ask(KernelModules, names=names) == {
         "nf_conntrack": "builtin",
         "vxlan": "builtin",
         "nf_tables": "absent",
         "ip_vs": "absent",
+        "cls_bpf": "builtin",
+        "sch_ingress": "builtin",
+        "ip_set_hash_ip": "builtin",
     }
 
 

@@ -42,7 +42,7 @@ ISSUES = {
 ALONE = {**INITIALISED, **ISSUES, CLUSTER: ["initialised", '{"items": []}']}
 READY = Command(kubeadm.ready(Endpoint.parse("10.88.0.21")))
 RESET = Command("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
-CNI = Command("rm -rf /etc/cni/net.d/10-flannel.conflist /run/flannel")
+CNI = Command("rm -rf /etc/cni/net.d/10-flannel.conflist /run/flannel /run/cilium/state")
 
 
 @pytest.fixture(autouse=True)

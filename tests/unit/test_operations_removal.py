@@ -183,9 +183,93 @@ def test_remains_are_counted_by_program_and_a_filter_that_is_not_at_work_is_not_
         "interfaces": ["cni0"],
         "routes": ["10.244.1.0/24 via 10.0.0.31 dev flannel.1 onlink"],
         "rules": {"iptables-nft": 5},
+        "pins": [],
+        "mounts": [],
     }
     machine.path("/proc/kallsyms").unlink()
     assert machine.ask(Remains, subnets=("10.244.0.0/16",))["rules"] == {}
+
+
+CILIUM = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+:CILIUM_POST_nat - [0:0]
+:OLD_CILIUM_POST_nat - [0:0]
+:MINE - [0:0]
+[0:0] -A POSTROUTING -m comment --comment "cilium-feeder: CILIUM_POST_nat" -j CILIUM_POST_nat
+[0:0] -A CILIUM_POST_nat -s 10.244.0.0/24 ! -o cilium_+ -j MASQUERADE
+[0:0] -A MINE -m comment --comment "not CILIUM_" -j ACCEPT
+COMMIT
+"""
+FILTERED = """\
+filter protocol all pref 1 bpf chain 0
+filter protocol all pref 1 bpf chain 0 handle 0x2 mine:[*fsobj] direct-action not_in_hw id 154 name mine
+filter protocol all pref 1 bpf chain 0 handle 0x1 cil_from_netdev-eth0 direct-action not_in_hw id 155 name cil_from
+"""
+
+
+def with_cilium(machine: Machine) -> None:
+    """A machine whose pods' network was Cilium, with values by which it is attached to the host's interface."""
+    links = (
+        "eth0@if3 cilium_net@cilium_host cilium_host@cilium_net cilium_vxlan lxc_health@if9 lxc0123456789ab@if7 lxcbr0"
+    )
+    shown = "\\n".join(f"{number}: {name}: <UP>" for number, name in enumerate(links.split(), 2))
+    machine.program("ip", f'test "$*" != "-o link show" || printf "{shown}\\n"')
+    machine.program("iptables-nft-save", f"cat {machine.root}/saved")
+    machine.file("/saved", CILIUM)
+    machine.file("/proc/kallsyms", "ffff t nft_do_chain [nf_tables]\n")
+    mounted = f"{machine.root}/run/cilium"
+    machine.file(
+        "/proc/mounts",
+        f"none {mounted}/cgroupv2 cgroup2 rw 0 0\nnone {mounted}/cgroupv2/x tmpfs rw 0 0\nx /run tmpfs\n",
+    )
+    for path in ("cilium/devices/eth0/links/cil_from_netdev", "tc/globals/cilium_calls_1", "tc/globals/mine"):
+        machine.file(f"/sys/fs/bpf/{path}")
+
+
+def test_cilium_is_known_by_its_interfaces_rules_pins_and_mounts(machine: Machine) -> None:
+    with_cilium(machine)
+    found = machine.ask(Remains, subnets=("10.244.0.0/16",))
+    assert found["interfaces"] == ["cilium_net", "cilium_host", "cilium_vxlan", "lxc_health", "lxc0123456789ab"]
+    assert found["rules"] == {"iptables-nft": 4}
+    pins = ("cilium", "tc/globals/cilium_calls_1")
+    assert found["pins"] == [f"{machine.root}/sys/fs/bpf/{path}" for path in pins]
+    assert found["mounts"] == [f"{machine.root}/run/cilium/cgroupv2", f"{machine.root}/run/cilium/cgroupv2/x"]
+
+
+def test_programs_of_cilium_are_taken_off_the_hosts_interfaces_before_their_maps_go(
+    machine: Machine, hosts: Make
+) -> None:
+    with_cilium(machine)
+    machine.file("/sys/class/net/eth0")
+    machine.file("/filtered", FILTERED)
+    gone = f"{machine.root}/sys/fs/bpf/cilium"
+    machine.program(
+        "tc",
+        f'case "$2 $5" in "show ingress") cat {machine.root}/filtered;; '
+        f'del*) test -e {gone} && echo "$*" >> {machine.root}/deleted;; esac',
+    )
+    told = ["pin /sys/fs/bpf/cilium", "mount /run/cilium/cgroupv2", "mount /run/cilium/cgroupv2/x"]
+    made = hosts({"h": {"ip -o link show": told}})
+    unpinned, *unmounted = made.execute(cleanup.network, subnets=[])
+    assert machine.sh(unpinned.text).returncode == 0
+    assert machine.path("/deleted").read_text() == "filter del dev eth0 ingress pref 1 handle 0x1 bpf\n"
+    assert not machine.path("/sys/fs/bpf/cilium").exists()
+    assert [path.name for path in machine.path("/sys/fs/bpf/tc/globals").iterdir()] == ["mine"]
+    assert [each.text for each in unmounted] == ["umount /run/cilium/cgroupv2/x", "umount /run/cilium/cgroupv2"]
+    made.plan(cleanup.network, subnets=[])
+    said = "Will remove 0 routes, rules: none, programs and maps of eBPF, /run/cilium/cgroupv2, /run/cilium/cgroupv2/x"
+    assert made.said == [said]
+
+
+def test_maps_of_cilium_stay_when_a_program_that_needs_them_does(machine: Machine, hosts: Make) -> None:
+    with_cilium(machine)
+    machine.file("/sys/class/net/eth0")
+    machine.file("/filtered", FILTERED)
+    machine.program("tc", f'case "$2 $5" in "show ingress") cat {machine.root}/filtered;; del*) exit 2;; esac')
+    (command,) = hosts({"h": {"ip -o link show": ["pin /sys/fs/bpf/cilium"]}}).execute(cleanup.network, subnets=[])
+    assert machine.sh(command.text).returncode != 0
+    assert machine.path("/sys/fs/bpf/cilium").exists()
 
 
 def test_containers_of_others_are_known(machine: Machine) -> None:
