@@ -66,7 +66,11 @@ def keepalived() -> None:
     interfaces = [interface(vip.version) for vip in plan.settings().virtual_ips]
     text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interfaces=interfaces, check=script)
     written = file.content(
-        name="Write Keepalived's configuration", dest=KEEPALIVED, content=text, validate="keepalived -t -f {}"
+        name="Write Keepalived's configuration",
+        dest=KEEPALIVED,
+        content=text,
+        validate="keepalived -t -f {}",
+        packaged=True,
     )
     service.unit(
         name="Run Keepalived",

@@ -13,6 +13,7 @@ from typing import TypedDict
 
 from pyinfra.api import FactBase
 
+from cluster.pieces import NODE_DIRECTORY
 from cluster.reconfiguration import FLAGS, KUBELET, MANIFESTS, PHASES, configmaps
 from facts.kubeadm import OWN
 
@@ -25,6 +26,9 @@ AUTHORITIES = (
 ROOT = (
     'umask 077; r=$(mktemp -d /run/kubeadm.XXXXXXXX) && trap \'rm -rf "$r"\' EXIT && cat > "$r/configuration" && '
     'mkdir -p "$r/tmp" "$r/dry" && '
+    # One that cannot run is replaced by the bundle's before anything is written by it; /run lets no program run.
+    "p=kubeadm && { kubeadm version >/dev/null 2>&1 || { e=$(mktemp -d /var/lib/pyinfra-kubeadm/kubeadm.XXXXXXXX) && "
+    f'trap \'rm -rf "$r" "$e"\' EXIT && install -m 755 {NODE_DIRECTORY}/bin/kubeadm "$e" && p="$e/kubeadm"; }}; }} && '
 )
 # kubeadm looks for one, and in a dry run asks nobody.
 KUBECONFIG = (
@@ -68,7 +72,7 @@ class NodeFiles(FactBase[Files]):
         return (
             f"test -s /etc/kubernetes/kubelet.conf && test -e {KUBELET} || {NOTHING}; {ROOT}"
             f'for d in {" ".join(AUTHORITIES)}; do test ! -d $d || mkdir -p "$r$d" || exit 1; done && {copied}'
-            'k() { timeout 60 kubeadm --rootfs "$r" init phase "$@" --config /configuration >"$r/said" 2>&1 || '
+            'k() { timeout 60 "$p" --rootfs "$r" init phase "$@" --config /configuration >"$r/said" 2>&1 || '
             '{ cat "$r/said" >&2; exit 1; }; } && '
             + " && ".join(f"k {phase}" for phase in phases)
             + f" && for f in {' '.join(paths)}; do "
@@ -113,7 +117,7 @@ class SharedConfiguration(FactBase[Maps]):
             f"live=$($k -n kube-system get configmap kubeadm-config kube-proxy {kubelet} -o json 2>/dev/null) || "
             f"{NOTHING}; {ROOT}"
             f"printf '%s' {shlex.quote(KUBECONFIG)} > \"$r/dry/admin.conf\" && "
-            'd() { KUBEADM_INIT_DRYRUN_DIR=/dry timeout 60 kubeadm --rootfs "$r" init --dry-run --skip-token-print '
+            'd() { KUBEADM_INIT_DRYRUN_DIR=/dry timeout 60 "$p" --rootfs "$r" init --dry-run --skip-token-print '
             f'--config /configuration --skip-phases={SKIPPED}$1 >"$r/said" 2>&1; }}; '
             # Not every version has that phase.
             "d ,show-join-command; ! grep -q 'invalid phase name' \"$r/said\" || d ''; "

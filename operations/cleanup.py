@@ -114,7 +114,8 @@ def removed(paths: Sequence[str], parents: Sequence[str] = ()) -> Generator[Stri
     if not there:
         host.noop("none of it is there")
         return
-    will(f"remove {', '.join(there)}")
+    later = "what `kubeadm reset` and packages take with them is gone by then"
+    will("remove files and directories", [f"-{path}" for path in there], later=later)
     yield StringCommand(
         f'for p in {shlex.join(there)}; do rm -rf --one-file-system -- "$p" 2>/dev/null; '
         'if test -e "$p" && ! { mountpoint -q "$p" && test -z "$(ls -A "$p")"; }; then '

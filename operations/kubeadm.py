@@ -24,7 +24,7 @@ from cluster.kubeadm import ROLE, cri_socket, init_documents, join_documents
 from cluster.networks import CNI_FILES
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
-from facts.etcd import ETCDCTL
+from facts.etcd import ETCDCTL, Members
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, MemberNode, NodeState, Readable
 from operations import remote
 from operations.change import will
@@ -165,15 +165,15 @@ def init(settings: Settings, topology: Topology, node: Node) -> Generator[String
     yield StringCommand(ready(own_api(node)))
 
 
-def join_action(local: str, known: MemberNode | None, wanted: Role, serves: bool = False) -> NodeAction:
+def join_action(local: str, known: MemberNode | None, wanted: Role, votes: bool = False) -> NodeAction:
     """What a node needs, from its own state and from what the cluster knows of it.
 
-    A control plane's label is the last that its join sets (kubeadm 1.36, cmd/join.go). One whose own API server
-    `serves` the cluster has joined without it, and `roles` gives it back.
+    A control plane's label is the last that its join sets (kubeadm 1.36, cmd/join.go). One whose etcd `votes` has
+    joined without it: it is never thrown away, and `roles` gives it the label.
     """
     if local == "none" and known is None:
         return "run"
-    joined = known is not None and (wanted == "worker" or "control-plane" in known["roles"] or serves)
+    joined = known is not None and (wanted == "worker" or "control-plane" in known["roles"] or votes)
     if local == wanted:
         return "none" if joined else "clean-and-run"
     # What was whole once is not thrown away for a file that is missing, or for another group in the inventory.
@@ -258,8 +258,10 @@ def join(
     wanted: Role = "control-plane" if control_plane else "worker"
     local = yield from idle(host.get_fact(KubeadmNode))
     action = join_action(local["state"], known, wanted)
-    if action == "clean-and-run" and control_plane and host.get_fact(ClusterConfig)["state"] == "initialised":
-        action = join_action(local["state"], known, wanted, serves=True)
+    if action == "clean-and-run" and control_plane and seed and known:
+        members = inventory.get_host(seed.name).get_fact(Members)["members"]
+        votes = any(each["name"] == node.name and not each["learner"] for each in members)
+        action = join_action(local["state"], known, wanted, votes)
     if action == "none":
         host.noop(f"{node.name} is a {wanted} of this cluster")
         return

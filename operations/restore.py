@@ -133,11 +133,6 @@ def etcd_script(restore: Restore, seconds: int = 180) -> str:
     )
 
 
-def _say(text: str) -> None:
-    """Say while planning what a step will do."""
-    will(f"{text}")
-
-
 @operation()
 def prepare(restore: Restore) -> Commands:
     """
@@ -156,7 +151,7 @@ def prepare(restore: Restore) -> Commands:
             f"{host.name}: {', '.join(done)} already have the data of this restore, and {host.name} was not made ready "
             f"for it. To begin anew, rename {restore.before} and {restore.work} on {', '.join(done)}, then run again."
         )
-    _say(f"send the snapshot to {restore.work}, check it by etcdutl, and make the new data of {host.name} there")
+    will(f"send the snapshot to {WORK}TIME, check it by etcdutl, and make the new data of {host.name} there")
     yield StringCommand(f"umask 077; mkdir -p {restore.work}")
     dest, digest = f"{restore.work}/snapshot.db", sha256(restore.snapshot)
     if host.get_fact(Checksums, paths=(dest,)).get(dest) != digest:
@@ -175,7 +170,7 @@ def stop(restore: Restore) -> Commands:
     if all(map(restore.swapped, states(restore).values())):
         host.noop("every member has its new data")
         return
-    _say(f"move the manifests of {', '.join(PODS)} to {ASIDE}, and wait until these have stopped")
+    will(f"move the manifests of {', '.join(PODS)} to {ASIDE}, and wait until these have stopped")
     yield StringCommand(STOP)
 
 
@@ -189,7 +184,7 @@ def swap(restore: Restore) -> Commands:
     if restore.swapped(host.get_fact(Restoration)):
         host.noop(f"{host.name} has its new data")
         return
-    _say(f"set the data in {DATA}/member aside, as {restore.before}/member, and put the new in its place")
+    will(f"set the data in {DATA}/member aside, as {BEFORE}TIME/member, and put the new in its place")
     yield StringCommand(swap_script(restore))
 
 
@@ -200,7 +195,7 @@ def start_etcd(restore: Restore) -> Commands:
 
     + restore: the restore
     """
-    _say(f"run etcd, wait until it is healthy and see that it has the backup's {restore.manifest.live_keys} keys")
+    will(f"run etcd, wait until it is healthy and see that it has the backup's {restore.manifest.live_keys} keys")
     yield StringCommand(etcd_script(restore))
 
 
@@ -211,7 +206,7 @@ def start_api_server(node: Node) -> Commands:
 
     + node: this host
     """
-    _say("run kube-apiserver and wait until it is ready")
+    will("run kube-apiserver and wait until it is ready")
     yield StringCommand(put_back("kube-apiserver"))
     yield StringCommand(ready(own_api(node)))
 
@@ -219,14 +214,14 @@ def start_api_server(node: Node) -> Commands:
 @operation()
 def start_controllers() -> Commands:
     """Run kube-controller-manager and kube-scheduler, which read everything anew."""
-    _say("run kube-controller-manager and kube-scheduler")
+    will("run kube-controller-manager and kube-scheduler")
     yield StringCommand(f"{put_back('kube-controller-manager', 'kube-scheduler')} && rmdir {ASIDE} 2>/dev/null; true")
 
 
 @operation()
 def restart_kubelet() -> Commands:
     """Have the kubelet of this node read its pods anew from the API."""
-    _say("restart the kubelet")
+    will("restart the kubelet")
     yield StringCommand(
         "if test -e /etc/kubernetes/kubelet.conf; then timeout 90 systemctl restart kubelet.service; fi"
     )
@@ -239,7 +234,7 @@ def finish(restore: Restore) -> Commands:
 
     + restore: the restore
     """
-    _say(f"remove {restore.work}, the copy of the snapshot; the old data stays in {restore.before}")
+    will(f"remove {WORK}TIME, the copy of the snapshot; the old data stays in {BEFORE}TIME")
     yield StringCommand(f"rm -rf {restore.work}")
     host.log(f"The data from before is in {restore.before}: remove it when the cluster is well.")
 

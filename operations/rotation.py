@@ -304,7 +304,11 @@ def restart(topology: Topology, node: Node, question: Question, wanted: int) -> 
     if not programs:
         host.noop("every program has read what is on disk")
         return
-    will(f"restart {', '.join(programs)}")
+    will(
+        "restart what has not read it",
+        effect=f"restarts {', '.join(programs)}, one after the other",
+        later="" if host.state.is_executing else "which of them had read it is known then",
+    )
     yield from restarted(programs, topology, node)
     if host.state.is_executing:
         yield from _settled(node, question, wanted)
@@ -394,7 +398,9 @@ def publish(topology: Topology, at: Endpoint, wanted: int) -> Generator[StringCo
     old = [name for name, each in state["workloads"].items() if each != mark or pair is None] if wanted == 1 else []
     if host.state.is_executing and pair:
         remote.on(host.name, answers(at), why="asking for the API at its endpoint")
-    if not host.state.is_executing and old:
+    if pending:
+        will(f"write cluster-info: {rotation.PHASES[wanted]}")
+    if old:
         will(f"begin anew the pods of {', '.join(old)}")
     if pending:
         bundle = "".join(pair["ca"].bundle(wanted)) if pair else ""

@@ -62,6 +62,8 @@ def unit(
     if not verbs and not changed:
         host.noop(f"{unit} is enabled and runs with its present configuration")
         return
+    if "unmask" in verbs:
+        will(f"unmask {unit}")
     words = f"{' and '.join(verbs)} {unit}, for {'; '.join(drift or [_found(state)])}"
     if any_changes(restart_on):  # a package that was just installed may have enabled and started it
         words = f"{('reload' if reload else 'restart') if running else 'enable'} {unit}, for its files change"

@@ -167,8 +167,8 @@ class Run:
     stdout: str = field(repr=False)
     stderr: str = field(repr=False)
     log: tuple[Record, ...] = field(repr=False)
-    plan: Plan | None = field(repr=False)
-    result: Plan | None = field(repr=False)
+    plan: Plan | None = field(default=None, repr=False)
+    result: Plan | None = field(default=None, repr=False)
 
     def differs(self, other: Run) -> list[str]:
         """What this run's plan and what the other did have not in common."""

@@ -51,7 +51,7 @@ KEPT = ("cp1", "Have the cluster keep kubeadm's configuration")
 
 
 def test_an_argument_reaches_one_control_plane_after_the_other_and_then_what_the_cluster_keeps(site: Site) -> None:
-    dry = site.run("--dry", *AUDITED)
+    dry = site.run("--dry", "--diff", *AUDITED)
     assert "[cp3] write /etc/kubernetes/manifests/kube-apiserver.yaml: restarts kube-apiserver of cp3" in dry.words
     assert "+    - --audit-log-maxage=7" in dry.words
     assert dry.changes == []
@@ -95,8 +95,8 @@ def test_a_field_of_kubelets_reaches_control_planes_one_by_one_then_workers_then
     site: Site,
 ) -> None:
     flags = data(kubelet_config={"maxPods": 50})
-    dry = site.run("--dry", *flags)
-    assert "[w2] write /var/lib/kubelet/config.yaml: restarts kubelet of w2" in dry.words
+    dry = site.run("--dry", "--diff", *flags)
+    assert "[w1, w2, w3] write /var/lib/kubelet/config.yaml: restarts kubelet of <host>" in dry.words
     assert "+maxPods: 50" in dry.words
     run = site.run("-y", *flags)
     assert run.code == 0, run.words

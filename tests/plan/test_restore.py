@@ -83,7 +83,7 @@ def test_dry_run_says_every_step_and_changes_nothing(lost: Site, backup: Path) -
     assert not run.changes
     assert "The backup is of 2026-11-25T02:12:00Z by cp1: 800 keys at revision 4711" in run.words
     for words in (
-        "check it by etcdutl, and make the new data of cp2 there", "move the manifests of etcd, kube-apiserver",
+        "check it by etcdutl, and make the new data of <host> there", "move the manifests of etcd, kube-apiserver",
         "set the data in /var/lib/etcd/member aside, as /var/lib/etcd/before-", "see that it has the backup's 800 keys",
         "run kube-apiserver and wait until it is ready", "restart the kubelet", "the old data stays in",
     ):  # fmt: skip

@@ -324,9 +324,9 @@ def test_labels_of_no_cluster_and_of_a_whole_one_need_nothing(hosts: Make, answe
     assert ran.execute(kubeadm.roles, wanted={"cp1": ["control-plane"], "cp2": ["control-plane"]}) == []
 
 
-def test_a_control_plane_that_serves_is_not_made_anew_for_a_label(hosts: Make) -> None:
-    assert kubeadm.join_action("control-plane", WORKER, "control-plane", serves=True) == "none"
-    assert kubeadm.join_action("partial", WORKER, "control-plane", serves=True) == "clean-and-run"
+def test_a_control_plane_whose_etcd_votes_is_not_made_anew_for_a_label(hosts: Make) -> None:
+    assert kubeadm.join_action("control-plane", WORKER, "control-plane", votes=True) == "none"
+    assert kubeadm.join_action("partial", WORKER, "control-plane", votes=True) == "clean-and-run"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from harness import SYSTEM_PATH, Machine
 
+from cluster.pieces import NODE_DIRECTORY
 from cluster.reconfiguration import KUBELET, MANIFESTS
 from cluster.topology import Node
 from facts.reconfigure import NodeFiles, SharedConfiguration
@@ -114,3 +116,19 @@ def test_a_bare_machine_reads_the_documents_that_it_is_sent(machine: Machine, co
         process.stdin.write(b"x" * (1 << 20))
         process.stdin.close()
     assert process.returncode == 0
+
+
+def test_a_kubeadm_that_cannot_run_is_the_bundles_for_a_look(machine: Machine) -> None:
+    for path in ("/etc/kubernetes/kubelet.conf", KUBELET, "/etc/kubernetes/kubelet.conf"):
+        machine.file(path, "old\n")
+    machine.program("kubeadm", "exit 126")
+    wanted = machine.path(KUBELET)
+    text = f"#!/bin/sh\nmkdir -p $2{wanted.parent}; echo new > $2{wanted}\n"
+    piece = machine.file(f"{NODE_DIRECTORY}/bin/kubeadm", text)
+    command = NodeFiles().command(control_plane=False)
+    done = machine.sh(command, "documents")
+    assert done.returncode == 0, done.stderr
+    assert f"wanted {wanted} {base64.b64encode(b'new' + bytes([10])).decode()}" in done.stdout
+    assert [each.name for each in machine.path("/var/lib/pyinfra-kubeadm").iterdir()] == ["bundle"]
+    piece.unlink()
+    assert machine.sh(command, "documents").returncode != 0
