@@ -12,6 +12,7 @@ from deploys import load_balancer, packages, plan, rules, runtime
 from deploys.distribute import UNIT as BUNDLE_SERVER
 from deploys.node import NETWORK_MANAGER, UNMANAGED
 from facts.backup import NAME as BACKUPS
+from facts.certificate import RENEWAL
 from facts.firewall import RULES as UFW
 from facts.firewall import Firewall
 from facts.network import BEGIN, END
@@ -61,6 +62,7 @@ def clean(purge: bool = False) -> None:
     _balancer()
     cleanup.stopped(name="Stop the bundle's server", unit="bundle-server.service")
     timer.absent(name="Remove the timer of backups", timer=BACKUPS)
+    timer.absent(name="Remove the timer of renewal", timer=RENEWAL)
     cleanup.kubeadm(name="Undo what kubeadm has made", settings=plan.settings())
     cleanup.stopped(name="Disable kubelet", unit="kubelet.service")
     cleanup.stopped(name="Stop routes to other nodes' pods", unit=bridge.UNIT)

@@ -8,6 +8,7 @@ from pyinfra.api import deploy
 from deploys import plan
 from deploys.addons import addons
 from deploys.backup_timer import backup_timer
+from deploys.certificate_timer import certificate_timer
 from deploys.control_plane import control_plane
 from deploys.distribute import distribute
 from deploys.firewall import firewall
@@ -37,6 +38,7 @@ def cluster() -> None:
     network()  # 6.1
     addons()  # 6.1
     backup_timer()  # 7
+    certificate_timer()  # 7
     verify()  # 6.2
 
 
