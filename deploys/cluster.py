@@ -18,6 +18,7 @@ from deploys.network import network
 from deploys.node import node
 from deploys.packages import packages
 from deploys.preflight import preflight
+from deploys.reconfigure import arrive
 from deploys.runtime import runtime
 from deploys.verify import verify
 from deploys.workers import workers
@@ -37,6 +38,7 @@ def cluster() -> None:
     workers()  # 5.3
     network()  # 6.1
     addons()  # 6.1
+    arrive()  # 4
     backup_timer()  # 7
     certificate_timer()  # 7
     verify()  # 6.2
