@@ -104,13 +104,16 @@ def test_control_planes_that_renew_by_themselves_at_once_go_one_after_the_other(
 
 def test_on_a_cluster_that_is_not_well_a_timer_renews_nothing_and_fails_with_the_reason() -> None:
     ssh(NODE, SHORT)
-    ending = {port: served(NODE, port) for port in PATHS}
-    ssh("cp3", "mv /etc/kubernetes/manifests/etcd.yaml /run/")
+    ending = [on_disk(NODE, path) for path in PATHS.values()]
+    running = "crictl ps -q --name '^(etcd|kube-apiserver|kube-scheduler)$' | sort"
+    before = ssh(NODE, running)
+    gone = "while crictl ps -q --name '^etcd$' | grep -q .; do sleep 1; done"
+    ssh("cp3", f"mv /etc/kubernetes/manifests/etcd.yaml /run/ && {gone}")
     try:
         ssh(NODE, f"systemctl start {UNIT}", check=False, timeout=900)
     finally:
         ssh("cp3", "mv /run/etcd.yaml /etc/kubernetes/manifests/")
-    assert {port: served(NODE, port) for port in PATHS} == ending
+    assert ([on_disk(NODE, path) for path in PATHS.values()], ssh(NODE, running)) == (ending, before)
     said = pyinfra("certificates", "-y", *TIMER).stdout
     assert f"Warning: {NODE}: the last renewal by timer failed (exit-code)" in said
     assert "etcd has a member that is not healthy" in said
