@@ -69,6 +69,11 @@ def kubeconfig_of(pem: str) -> str:
     return yaml.safe_dump({"users": [{"user": {"client-certificate-data": base64.b64encode(pem.encode()).decode()}}]})
 
 
+def administrators(node: Node) -> str:
+    """The administrator's kubeconfig, as `kubeadm init` and `kubeadm join` make one."""
+    return kubeconfig_of(made("kubernetes-admin", "kubernetes", 365, now(node)))
+
+
 def now(node: Node) -> int:
     return NOW + node.world.clock
 

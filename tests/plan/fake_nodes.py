@@ -357,6 +357,8 @@ class Node:
             self.state["static_pods"] = {name: loaded[name] for name in STATIC_PODS}
         for name in names:
             own = f"{name} of {self.name}, made at {self.world.clock}\n"
+            if name == "admin.conf":
+                own = fake_certificates.administrators(self)
             self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
         self.write(CONFIG, self.world.cluster["kubelet"])
         self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")

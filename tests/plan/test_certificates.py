@@ -16,7 +16,7 @@ from runs import GROUPS, Deployed, Run, Site, make_site
 
 from cluster.certificates import ADMIN, API_SERVER, KINDS, KUBELET, PKI
 from facts.certificate import RENEWAL
-from tests.plan.fake_certificates import NOW, kubeconfig_of, made
+from tests.plan.fake_certificates import kubeconfig_of, made
 
 CONTROL_PLANES = list(GROUPS["control_plane"])
 PEER = f"{PKI}/etcd/peer.crt"
@@ -26,10 +26,6 @@ PEER = f"{PKI}/etcd/peer.crt"
 def looked(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A deployed cluster whose certificates have been made, and looked at."""
     site = deployed.site.copy(tmp_path_factory.mktemp("certificates") / "site")
-    with site.state() as state:
-        text = kubeconfig_of(made("kubernetes-admin", "kubernetes", 365, NOW))
-        state["nodes"][CONTROL_PLANES[0]]["files"][ADMIN]["text"] = text
-    administrators(site).write_text(text)
     run = site.run("-y", layer="certificates")
     assert run.code == 0, run.words
     return site
