@@ -289,6 +289,11 @@ def _signer(pem: str | None) -> str:
     return "itself" if own else _name(found.issuer)
 
 
+def copy(path: str, pem: str | None, now: int) -> State:
+    """A kubeconfig on the control machine, as a host's only certificate."""
+    return State(now=now, files={path: File(changed=now, pem=pem, paired=True)}, ports={}, started={})
+
+
 def table(found: Sequence[Row]) -> list[str]:
     """The rows as lines of aligned columns, with a heading."""
     head = ("HOST", "CERTIFICATE", "SIGNER", "DAYS LEFT", "IN USE")
@@ -392,6 +397,8 @@ def _remedy(certificate: str) -> str:
         return "deploys/renew_certificates.py restarts its program, which then makes another."
     if certificate in (KUBELET_CLIENT, ROTATED):
         return "The kubelet renews it by itself; `journalctl -u kubelet` there says why it does not."
+    if certificate.endswith("/admin.conf"):
+        return "deploys/kubeconfig.py fetches the one that there is on the first control plane."
     if certificate == BUNDLE_SERVER:
         return "deploys/distribute.py makes it anew."
     if certificate == HAPROXY_CA or certificate.endswith("ca.crt"):

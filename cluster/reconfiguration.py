@@ -14,9 +14,12 @@ from typing import Any
 
 import yaml
 
+from cluster.balancing import endpoint
 from cluster.compatibility import parse
+from cluster.endpoint import Endpoint
 from cluster.pieces import STATIC_PODS
 from cluster.settings import Settings
+from cluster.topology import Topology
 
 MANIFESTS = "/etc/kubernetes/manifests"
 KUBELET = "/var/lib/kubelet/config.yaml"
@@ -40,8 +43,9 @@ FIXED = {
     "networking.dnsDomain": ("dns_domain", "pods are told it when they are made, and certificates name it"),
     "clusterName": ("cluster_name", "kubeconfigs and the directory of secrets are called by it"),
     "controlPlaneEndpoint": (
-        "vip, api_port or control_plane_endpoint",
-        "kubelets, kube-proxy, kubeconfigs and the ConfigMaps kubeadm-config and cluster-info lead there",
+        "api_port, control_plane_endpoint or load_balancing",
+        "kubelets, kube-proxy, kubeconfigs and the ConfigMaps kubeadm-config and cluster-info lead there, and only "
+        "another vip is carried to them",
     ),
 }
 
@@ -110,7 +114,8 @@ def shared(
         old = {key: _plain(yaml.safe_load(live.get(name, {}).get(key, ""))) or {} for key in keys}
         new = {key: _plain(yaml.safe_load(data[key])) for key in keys}
         stored = old.get("ClusterConfiguration")
-        if stored and not missing_names(stored, settings):
+        moves = stored and stored.get("controlPlaneEndpoint") != new["ClusterConfiguration"].get("controlPlaneEndpoint")
+        if stored and not moves and not missing_names(stored, settings):
             new["ClusterConfiguration"]["apiServer"]["certSANs"] = names_of(stored)
         if old.get("kubelet"):
             new["kubelet"] = _kept(old["kubelet"], new["kubelet"], settings)
@@ -133,12 +138,30 @@ def missing_names(stored: Mapping[str, Any], settings: Settings) -> list[str]:
     return [name for name in settings.api_cert_extra_sans if name not in names_of(stored)]
 
 
-def refused(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Settings that a cluster which is there cannot follow, a line each; see FIXED."""
+def left(stored: Mapping[str, Any], settings: Settings, topology: Topology) -> Endpoint | None:
+    """Where the cluster's nodes find the API as long as they do not follow the settings to another virtual IP; None
+    where they are to stay, or cannot follow.
+
+    The ClusterConfiguration says it, which is changed when all else has been.
+    """
+    try:
+        old = Endpoint.parse(str(stored.get("controlPlaneEndpoint")))
+    except ValueError:
+        return None
+    new = endpoint(settings, topology)
+    addresses = old.name is None and new.host == settings.virtual_ip
+    return old if addresses and old != new and old.port == new.port else None
+
+
+def refused(stored: Mapping[str, Any], wanted: Mapping[str, Any], moves: bool = False) -> list[str]:
+    """Settings that a cluster which is there cannot follow, a line each; see FIXED.
+
+    To another virtual IP it `moves`, if that is all that is other about the endpoint.
+    """
     lines = []
     for path, (setting, why) in FIXED.items():
         old, new = _get(stored, path), _get(wanted, path)
-        if old != new:
+        if old != new and not (moves and path == "controlPlaneEndpoint"):
             lines.append(
                 f"{setting}: the cluster has {path} {old}, and the settings ask for {new}. It cannot be changed once "
                 f"there is a cluster: {why}. Set it back; for another one, make a new cluster (docs/reconfigure.md)."

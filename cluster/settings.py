@@ -26,6 +26,7 @@ DnsLabel = Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")]
 DnsName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HostPort = Annotated[str, AfterValidator(lambda text: str(Endpoint.parse(text)))]
+OnCalendar = Annotated[str, StringConstraints(pattern=r"^[\w*,./:~ +-]+$")]
 DnsServer = Annotated[str, AfterValidator(lambda text: _dns_server(text))]
 Addresses = Annotated[Families[Address], PlainValidator(addresses)]
 Networks = Annotated[Families[Network], PlainValidator(networks)]
@@ -218,7 +219,7 @@ class Settings(BaseModel):
         description="`unmanage`: on nodes where NetworkManager runs it is told to leave interfaces of pods alone; "
         "`leave`: preflight says where it is not told.",
     )
-    backup_schedule: Annotated[str, StringConstraints(pattern=r"^[\w*,./:~ +-]+$")] | None = Field(
+    backup_schedule: OnCalendar | None = Field(
         "*-*-* 02:00:00",
         description="When each control plane backs up its etcd member, as systemd's OnCalendar has it, within 15 "
         "minutes; None: never (docs/backup.md).",
@@ -250,6 +251,14 @@ class Settings(BaseModel):
         "renews it (docs/certificates.md).",
     )
     certificate_critical_days: int = Field(7, ge=0, description="Days before its end from which `certificates` fails.")
+    certificate_renewal_schedule: OnCalendar | None = Field(
+        None,
+        description="When each control plane renews its certificates by itself, as systemd's OnCalendar has it, within "
+        "15 minutes and one control plane at a time, such as `*-*-* 03:30:00`; None: never (docs/certificates.md).",
+    )
+    certificate_renewal_days: int = Field(
+        60, ge=1, description="Days before its end from which that timer renews a certificate."
+    )
     waived_checks: tuple[str, ...] = Field(
         (), description="Preflight checks to pass over, by name (docs/preflight.md)."
     )

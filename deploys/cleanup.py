@@ -11,11 +11,13 @@ from cluster.runtime import REGISTRIES, UNITS
 from deploys import load_balancer, packages, plan, rules, runtime
 from deploys.distribute import UNIT as BUNDLE_SERVER
 from deploys.node import NETWORK_MANAGER, UNMANAGED
+from facts.backup import NAME as BACKUPS
+from facts.certificate import RENEWAL
 from facts.firewall import RULES as UFW
 from facts.firewall import Firewall
 from facts.network import BEGIN, END
 from facts.traces import Others, Traces
-from operations import backup, bundle_server, cleanup, containerd, crio, service
+from operations import bundle_server, cleanup, containerd, crio, service, timer
 from operations import firewall as firewalls
 from operations.package import STATE
 
@@ -60,7 +62,8 @@ def clean(purge: bool = False) -> None:
         )
     _balancer()
     cleanup.stopped(name="Stop the bundle's server", unit="bundle-server.service")
-    backup.no_timer(name="Remove the timer of backups")
+    timer.absent(name="Remove the timer of backups", timer=BACKUPS)
+    timer.absent(name="Remove the timer of renewal", timer=RENEWAL)
     cleanup.kubeadm(name="Undo what kubeadm has made", settings=plan.settings())
     cleanup.stopped(name="Disable kubelet", unit="kubelet.service")
     cleanup.stopped(name="Stop routes to other nodes' pods", unit=bridge.UNIT)

@@ -8,6 +8,7 @@ from pyinfra.api import deploy
 from deploys import plan
 from deploys.addons import addons
 from deploys.backup_timer import backup_timer
+from deploys.certificate_timer import certificate_timer
 from deploys.control_plane import control_plane
 from deploys.distribute import distribute
 from deploys.firewall import firewall
@@ -17,6 +18,7 @@ from deploys.network import network
 from deploys.node import node
 from deploys.packages import packages
 from deploys.preflight import preflight
+from deploys.reconfigure import arrive
 from deploys.runtime import runtime
 from deploys.verify import verify
 from deploys.workers import workers
@@ -36,7 +38,9 @@ def cluster() -> None:
     workers()  # 5.3
     network()  # 6.1
     addons()  # 6.1
+    arrive()  # 4
     backup_timer()  # 7
+    certificate_timer()  # 7
     verify()  # 6.2
 
 

@@ -17,7 +17,7 @@ from cluster.findings import names
 from cluster.runtime import UNITS
 from cluster.topology import Node
 from deploys import expiry, plan
-from facts.certificate import Certificates
+from facts.certificate import RENEWAL, Certificates
 from operations import questions
 from operations.ailments import Case
 from operations.diagnose import collect
@@ -67,6 +67,7 @@ def patient(node: Node, since: str) -> Patient:
         more += questions.of_balancer([str(each) for each in settings.virtual_ips], since)
     if control_plane:
         more += questions.of_control_plane(node.address, plan.endpoint())
+        more += questions.of_timer(RENEWAL, since)
     more.append(questions.of_fact(Certificates, seconds=90, **expiry.question(node)))
     role = "control plane" if control_plane else "load balancer" if node in topology.load_balancers else "worker"
     return Patient(node.name, role, (*questions.everywhere(units, since), *more), node.address)

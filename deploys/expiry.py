@@ -5,22 +5,30 @@ It is apart from the deploys, for pyinfra executes a deploy's file anew for ever
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from gevent.lock import RLock
 from pyinfra import host, inventory, logger
 
-from cluster import certificates
+from cluster import certificates, users
 from cluster.certificates import BUNDLE_SERVER, CA, HAPROXY_CA, Findings, Row, State, Work, work
 from cluster.kubeadm import api_server_names
 from cluster.topology import Node
 from deploys import plan
-from deploys.ask import ask_each
-from facts.certificate import Certificates
+from deploys.ask import ask, ask_each
+from facts.certificate import RENEWAL, Certificates
+from facts.timer import Timer, TimerState
+from operations import timer
 from operations.certificates import Question, refusal
 
 _once = RLock()
+# What the table calls the control machine.
+HERE = "(here)"
 
 
 def question(node: Node) -> Question:
@@ -44,6 +52,33 @@ def _bare(node: Node, state: State) -> bool:
     return node not in plan.topology().load_balancers and CA not in state["files"]
 
 
+def _kept() -> State | None:
+    """The administrator's kubeconfig on this machine, which no timer of a host renews; None where there is none."""
+    path = Path(plan.settings().secrets_dir) / plan.settings().cluster_name / "admin.conf"
+    if not path.exists():
+        return None
+    try:
+        pem = users.certificate(path.read_text()).public_bytes(Encoding.PEM).decode()
+    except ValueError:
+        pem = None
+    return certificates.copy(str(path), pem, int(time.time()))
+
+
+def _timers(asked: Iterable[Node]) -> list[str]:
+    """Say how the last renewals by timers have ended; what is wrong with them, in words."""
+    topology, wanted = plan.topology(), plan.settings().certificate_renewal_schedule is not None
+    states: dict[str, TimerState] = ask(Timer, [n for n in asked if n in topology.control_planes], timer=RENEWAL)
+    found = []
+    for name, state in states.items():
+        if wanted or state["timer"] != "absent":
+            logger.info(f"{name}: renewal: {timer.words(state)}")
+        if problem := timer.problem(state, RENEWAL, "renewal"):
+            found.append(f"{name}: {problem}. Mend that, then run deploys/renew_certificates.py.")
+        elif wanted and state["timer"] == "absent":
+            found.append(f"{name}: has no {RENEWAL}.timer. deploys/certificate_timer.py makes it.")
+    return found
+
+
 @cache
 def _look() -> Findings:
     settings, topology = plan.settings(), plan.topology()
@@ -64,8 +99,14 @@ def _look() -> Findings:
         rows += certificates.rows(node.name, state, port)
         errors += found.errors
         warnings += found.warnings
+    if kept := _kept():
+        found = certificates.judge(HERE, kept, settings.certificate_warning_days, settings.certificate_critical_days)
+        rows += certificates.rows(HERE, kept)
+        errors += found.errors
+        warnings += found.warnings
     for line in certificates.table(rows):
         logger.info(line)
+    warnings += _timers(asked)
     for line in warnings:
         logger.warning(f"Warning: {line}")
     counts = f"{len(errors) or 'no'} errors, {len(warnings) or 'no'} warnings"

@@ -12,10 +12,13 @@ import yaml
 from gevent.lock import RLock
 from pyinfra import inventory, logger
 
+from cluster import reconfiguration
+from cluster.endpoint import Endpoint
 from cluster.kubeadm import live_documents
 from cluster.reconfiguration import missing_names, refused
 from deploys import authorities, plan
-from facts.kubeadm import StoredConfiguration
+from deploys.ask import ask
+from facts.kubeadm import KubeadmNode, StoredConfiguration
 from operations import remote
 
 _once = RLock()
@@ -39,10 +42,49 @@ def _refuse() -> None:
     first = topology.first_control_plane
     mine = plan.settings(first.name)
     documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
-    plan.refuse([*authorities.interrupted(), *refused(stored, documents["ClusterConfiguration"])])
+    moves = _left() is not None
+    problems = [*authorities.interrupted(), *refused(stored, documents["ClusterConfiguration"], moves)]
+    plan.refuse([*problems, *(_beyond() if moves else ())])
     left = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
     if left and len(left) < len(topology.control_planes):
         logger.warning(f"Warning: {', '.join(left)}: not in this run, so settings that have changed do not reach them")
+
+
+@cache
+def _left() -> Endpoint | None:
+    stored = _stored()
+    return reconfiguration.left(stored, plan.settings(), plan.topology()) if stored else None
+
+
+def left() -> Endpoint | None:
+    """Where the cluster finds the API still, of which this run or another is to carry it to another virtual IP."""
+    with _once:
+        return _left()
+
+
+def moving() -> list[str]:
+    """That the cluster is to follow to another virtual IP first, for deploys that would be in the way of it."""
+    old = left()
+    return [
+        f"vip: the cluster finds the API at {old}, and the settings have {plan.endpoint()}. Run deploys/reconfigure.py "
+        "first, which carries it there, or set vip back."
+    ] if old else []  # fmt: skip
+
+
+def _beyond() -> list[str]:
+    """Hosts that would not follow to another virtual IP."""
+    topology = plan.topology()
+    found = [
+        f"{node.name}: is not in this run, and would be left where vip was. Widen --limit to all hosts."
+        for node in topology.nodes
+        if node not in plan.in_run(topology.nodes)
+    ]
+    nodes = plan.in_run((*topology.control_planes, *topology.workers))
+    return found + [
+        f"{name}: is no node of the cluster yet. Add it in a run of its own, before vip is changed or after."
+        for name, state in ask(KubeadmNode, nodes).items()
+        if state["state"] in ("none", "partial")
+    ]
 
 
 def refuse() -> None:
@@ -56,4 +98,5 @@ def new_names() -> list[str]:
     """Names that the settings want in API servers' certificates and the cluster does not have there yet."""
     with _once:
         stored = _stored()
-    return missing_names(stored, plan.settings()) if stored else []
+        moved = [str(plan.endpoint().host)] if _left() else []
+    return moved + missing_names(stored, plan.settings()) if stored else []

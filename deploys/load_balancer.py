@@ -5,10 +5,13 @@ first control plane makes the cluster's CA, by which HAProxy knows API servers.
 Changes: packages, /etc/haproxy, /etc/keepalived, both services. Undo: stop the services, remove the packages.
 """
 
+from ipaddress import ip_address
+
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys import labels, plan
+from cluster.endpoint import Endpoint
+from deploys import labels, live, plan
 from facts.hardware import Hardware
 from operations import file, pki, service
 
@@ -29,7 +32,7 @@ def load_balancer() -> None:
         plan.packages("load_balancer", hold=HELD, name="Install HAProxy and Keepalived")
         labels.balance()
         haproxy()
-        keepalived()
+        keepalived(live.left())
     plan.barrier("load balancers")
 
 
@@ -52,7 +55,8 @@ def haproxy() -> None:
     )  # fmt: skip
 
 
-def keepalived() -> None:
+def keepalived(left: Endpoint | None = None) -> None:
+    """Keepalived with the virtual IPs, and that which the cluster is about to leave (deploys/reconfigure.py)."""
     me = plan.me()
     peers = [each for each in plan.balancers() if each != me]
     script = plan.family().keepalived_check
@@ -60,11 +64,13 @@ def keepalived() -> None:
         name="Write Keepalived's check",
         dest=script,
         mode="755",
-        content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=plan.endpoint()),
+        content=plan.template("keepalived/check-api.j2", ca_file=CA, endpoint=left or plan.endpoint()),
     )
     labels.restore("Keepalived's check", [script], [check])
-    interfaces = [interface(vip.version) for vip in plan.settings().virtual_ips]
-    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, interfaces=interfaces, check=script)
+    # Adverts name the first alone, so that hosts agree on them while the others come.
+    vips = [*([ip_address(str(left.host))] if left else []), *plan.settings().virtual_ips]
+    carried = [(vip, interface(vip.version)) for vip in vips]
+    text = plan.template("keepalived/keepalived.conf.j2", node=me, peers=peers, carried=carried, check=script)
     written = file.content(
         name="Write Keepalived's configuration",
         dest=KEEPALIVED,

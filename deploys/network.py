@@ -15,7 +15,7 @@ from bundle.network import calico_files
 from cluster import bridge, calico, cilium, flannel
 from cluster.networks import CNI_FILES
 from cluster.pieces import image
-from deploys import plan
+from deploys import live, plan
 from facts.hardware import Hardware
 from operations import bridge as operations
 from operations import file, kubernetes, service
@@ -141,4 +141,10 @@ def _mtu() -> int:
     return next((row["mtu"] for row in rows if row["address"] == str(plan.me().address)), 1500)
 
 
-plan.run(__name__, network)
+def alone() -> None:
+    """Unless the cluster is to follow to another virtual IP first: API servers' certificates would not have it."""
+    plan.refuse(live.moving())
+    network()
+
+
+plan.run(__name__, alone)

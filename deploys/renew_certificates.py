@@ -14,12 +14,13 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from cluster.certificates import ADMIN
-from deploys import expiry, plan
+from deploys import expiry, live, plan
 from operations import certificates, pki
 
 
 @deploy("Renewal of certificates")
 def renew_certificates() -> None:
+    plan.refuse(live.moving())
     settings, topology, me = plan.settings(), plan.topology(), plan.me()
     renewal = expiry.renewal()
     first = topology.first_control_plane

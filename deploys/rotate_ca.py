@@ -17,7 +17,7 @@ from pyinfra.api import deploy
 
 from cluster.certificates import HAPROXY_CA
 from cluster.rotation import PHASES
-from deploys import authorities, expiry, plan
+from deploys import authorities, expiry, live, plan
 from deploys.authorities import Rotation
 from deploys.etcd_backup import etcd_backup
 from operations import kubelet, pki, rotation, service
@@ -26,6 +26,7 @@ from operations import kubelet, pki, rotation, service
 @deploy("Rotation of CAs")
 def rotate_ca() -> None:
     through = last()
+    plan.refuse(live.moving())
     begun = authorities.under_way()
     if not begun:
         plan.barrier("rotation of CAs")

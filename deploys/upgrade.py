@@ -12,7 +12,7 @@ from pyinfra.api.operation import OperationMeta
 from cluster import draining
 from cluster.topology import Node
 from cluster.upgrade import stale, static_pods
-from deploys import authorities, labels, plan, survey
+from deploys import authorities, labels, live, plan, survey
 from deploys.addons import addons
 from deploys.control_plane import keep_kubeconfig
 from deploys.distribute import distribute
@@ -83,9 +83,9 @@ def one(me: Node) -> OperationMeta:
 
 
 def obstacles() -> list[str]:
-    """What preflight found but for the versions that this is to change, a rotation of CAs, what `--limit` would leave
-    behind, and pods that hold a node."""
-    return [*authorities.interrupted(), *_left_behind(), *_found(), *_held()]
+    """What preflight found but for the versions that this is to change, a rotation of CAs, another virtual IP, what
+    `--limit` would leave behind, and pods that hold a node."""
+    return [*authorities.interrupted(), *live.moving(), *_left_behind(), *_found(), *_held()]
 
 
 def _left_behind() -> list[str]:

@@ -51,6 +51,8 @@ class Certificate(FactBase[CertificateState]):
         )
 
 
+# The timer by which control planes renew them, of the fact `Timer`.
+RENEWAL = "certificate-renewal"
 # Where kubeadm and kubelets keep certificates. What a kubelet asked the cluster for takes the place of its own.
 PLACES = (
     "/etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /var/lib/kubelet/pki/kubelet-client-current.pem "

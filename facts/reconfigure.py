@@ -15,7 +15,7 @@ from pyinfra.api import FactBase
 
 from cluster.pieces import NODE_DIRECTORY
 from cluster.reconfiguration import FLAGS, KUBELET, MANIFESTS, PHASES, configmaps
-from facts.kubeadm import OWN
+from facts.kubeadm import KUBECONFIGS, OWN
 
 # Directories of CAs that a static pod gets where a node has them
 # (https://github.com/kubernetes/kubernetes/blob/v1.36.2/cmd/kubeadm/app/phases/controlplane/volumes.go).
@@ -31,7 +31,7 @@ ROOT = (
     f'trap \'rm -rf "$r" "$e"\' EXIT && install -m 755 {NODE_DIRECTORY}/bin/kubeadm "$e" && p="$e/kubeadm"; }}; }} && '
 )
 # kubeadm looks for one, and in a dry run asks nobody.
-KUBECONFIG = (
+NOBODY = (
     '{"apiVersion":"v1","kind":"Config","clusters":[{"name":"a","cluster":{"server":"https://127.0.0.1:1"}}],'
     '"users":[{"name":"a","user":{}}],"contexts":[{"name":"a","context":{"cluster":"a","user":"a"}}],'
     '"current-context":"a"}'
@@ -89,6 +89,43 @@ class NodeFiles(FactBase[Files]):
         return found
 
 
+class Servers(FactBase[dict[str, str]]):
+    """Where the kubeconfigs that kubeadm keeps on a node lead, by path.
+
+    ::
+
+        {"/etc/kubernetes/kubelet.conf": "https://10.0.0.100:6443"}
+    """
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        return {}
+
+    def command(self) -> str:
+        paths = " ".join(f"/etc/kubernetes/{name}.conf" for name in KUBECONFIGS)
+        return f"grep -Hs '^ *server:' {paths} || true"
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        pairs = (line.partition(":")[::2] for line in output)
+        return {path: rest.partition(":")[2].strip().strip('"') for path, rest in pairs}
+
+
+class ClusterInfo(FactBase[str | None]):
+    """The kubeconfig by which nodes that join find the cluster, from the ConfigMap cluster-info; None where it cannot
+    be asked for."""
+
+    @staticmethod
+    def default() -> None:
+        return None
+
+    def command(self) -> str:
+        template = '{{index .data "kubeconfig"}}'
+        return f"{OWN} $k -n kube-public get configmap cluster-info -o go-template='{template}' 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> str:
+        return "\n".join(output) + "\n"
+
+
 class Maps(TypedDict):
     live: dict[str, dict[str, str]]
     wanted: dict[str, dict[str, str]]
@@ -116,7 +153,7 @@ class SharedConfiguration(FactBase[Maps]):
             f"test -s /etc/kubernetes/admin.conf || {NOTHING}; {OWN} "
             f"live=$($k -n kube-system get configmap kubeadm-config kube-proxy {kubelet} -o json 2>/dev/null) || "
             f"{NOTHING}; {ROOT}"
-            f"printf '%s' {shlex.quote(KUBECONFIG)} > \"$r/dry/admin.conf\" && "
+            f"printf '%s' {shlex.quote(NOBODY)} > \"$r/dry/admin.conf\" && "
             'd() { KUBEADM_INIT_DRYRUN_DIR=/dry timeout 60 "$p" --rootfs "$r" init --dry-run --skip-token-print '
             f'--config /configuration --skip-phases={SKIPPED}$1 >"$r/said" 2>&1; }}; '
             # Not every version has that phase.

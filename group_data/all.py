@@ -57,6 +57,10 @@ ntp_servers = ("192.0.2.1",)
 # backup_keep = 7
 # backup_certificate = "backup.pem"
 
+# Certificates renewed by each control plane itself (docs/certificates.md): when, and how many days before their end.
+# certificate_renewal_schedule = "*-*-* 03:30:00"
+# certificate_renewal_days = 60
+
 # Fields of Kubernetes' own configuration, all there are; docs/configuration.md says how.
 # cluster_configuration = {"apiServer": {"extraArgs": {"audit-log-path": "/var/log/kubernetes/audit.log"}}}
 # kubelet_config = {"maxPods": 200}

@@ -14,6 +14,8 @@ from cluster.eviction import Amount
 from cluster.findings import Finding
 from cluster.preflight.seen import Clock
 from cluster.preflight.time import apart
+from facts.certificate import RENEWAL
+from operations import timer
 from operations.interview import PATIENCE, Answer, Seen
 from operations.verify import backends_down, etcd_unhealthy, nodes_not_ready, pods_not_running
 
@@ -59,7 +61,20 @@ class Case:
 
 def findings(seen: Seen, case: Case) -> list[Finding]:
     """Everything that looks wrong but for what logs say."""
-    parts = (_input, _hosts, _clocks, _disks, _certificates, _units, _runtimes, _etcd, _api, _balancing, _cluster)
+    parts = (
+        _input,
+        _hosts,
+        _clocks,
+        _disks,
+        _certificates,
+        _renewal,
+        _units,
+        _runtimes,
+        _etcd,
+        _api,
+        _balancing,
+        _cluster,
+    )
     return [finding for part in parts for finding in part(seen, case)]
 
 
@@ -152,6 +167,13 @@ def _certificates(seen: Seen, case: Case) -> Iterator[Finding]:
                 yield Finding("certificate-ending", (name,), f"{row.certificate}: {row.days} days left")
             if file and row.use == "no":
                 yield Finding("certificate-not-served", (name,), f"{row.certificate} is not the one in use")
+
+
+def _renewal(seen: Seen, case: Case) -> Iterator[Finding]:
+    for name in case.control_planes:
+        state = seen.fact(name, "Timer")
+        if state and (what := timer.problem(state, RENEWAL, "renewal")):
+            yield Finding("renewal-failed", (name,), what)
 
 
 def units(answer: Answer | None) -> dict[str, dict[str, str]]:

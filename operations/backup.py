@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,37 +15,20 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, OperationError, StringCommand, operation
 
 from cluster.backup import PKI, SNAPSHOT, BackupError, Manifest, read, whole
-from facts.backup import SERVICE, TIMER, Backups, BackupState
-from facts.service import Unit
-from operations import remote, transfer
+from facts.backup import NAME, Backups, BackupState
+from operations import remote, timer, transfer
 from operations.change import will
-
-PROGRAM = "/usr/local/sbin/etcd-backup"
-UNITS = "/etc/systemd/system"
 
 
 def problem(state: BackupState) -> str | None:
     """What is wrong with a control plane's backups by timer, in words."""
-    if state["result"] not in ("none", "success", "running"):
-        return f"the last backup by timer failed ({state['result']}): {state['said'] or 'it said nothing'}"
-    if state["timer"] == "inactive":
-        return f"{TIMER} is there and does not run: systemctl status {TIMER}"
-    return None
+    return timer.problem(state, NAME, "backup")
 
 
 def words(state: BackupState) -> str:
     """A control plane's backups in one line."""
-    timer = {"absent": "no timer", "inactive": "a timer that does not run", "active": "a timer"}[state["timer"]]
-    if state["next"]:
-        timer += f", next at {_date(state['next'])}"
-    ended = f" at {_date(state['ended'])}" if state["ended"] else ""
-    last = "it has not run since the last boot" if state["result"] == "none" else f"last run: {state['result']}{ended}"
     newest = f", the newest of {state['newest']['time']}" if state["newest"] else ""
-    return f"{state['kept']} backups{newest}; {timer}; {last}"
-
-
-def _date(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    return f"{state['kept']} backups{newest}; {timer.words(state)}"
 
 
 @operation(is_idempotent=False)
@@ -90,17 +72,6 @@ def _fetch(source: str, dest: Path, sizes: dict[str, int]) -> None:
 
 
 @operation()
-def no_timer() -> Generator[StringCommand, None, None]:
-    """Stop backups by timer, and remove the timer; backups that are there stay."""
-    if host.get_fact(Unit, unit=TIMER)["load"] == "not-found":
-        host.noop("there is no timer of backups")
-        return
-    will(f"remove {TIMER}")
-    files = shlex.join([f"{UNITS}/{TIMER}", f"{UNITS}/{SERVICE}", PROGRAM])
-    yield StringCommand(f"systemctl disable --now {TIMER} && rm -f {files} && systemctl daemon-reload")
-
-
-@operation()
 def report() -> Generator[StringCommand, None, None]:
     """Say what backups are on this control plane, and warn where the last one by timer failed; changes nothing."""
     host.noop("backups are looked at when this runs")
@@ -110,7 +81,7 @@ def report() -> Generator[StringCommand, None, None]:
         if found := problem(state):
             logger.warning(
                 "%s%s. Mend that, then `systemctl start %s` there, or run deploys/etcd_backup.py.",
-                host.print_prefix, found, SERVICE,
+                host.print_prefix, found, NAME,
             )  # fmt: skip
     return
     yield

@@ -6,7 +6,7 @@ What is done is decided by what files and ports say, so that a run which was kil
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -15,8 +15,24 @@ from pyinfra import host, inventory, logger
 from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster import certificates
-from cluster.certificates import CONFIGS, KINDS, KUBELET, Kind, Program, State, Work, work
-from cluster.kubeadm import api_server_names, certificate_documents, shared_names
+from cluster.certificates import (
+    CA,
+    CONFIGS,
+    KINDS,
+    KUBELET,
+    OPTIONAL,
+    PROGRAMS,
+    ROTATED,
+    UNFILED,
+    Kind,
+    Program,
+    State,
+    Work,
+    work,
+)
+from cluster.endpoint import API_SERVER_PORT
+from cluster.kubeadm import api_server_names, certificate_documents, cri_socket, shared_names
+from cluster.rotation import ROTATION
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.certificate import Certificates
@@ -47,8 +63,17 @@ class Question(TypedDict):
 def renew_script(todo: Work) -> str:
     """Shell that sets aside what a control plane has and has kubeadm make and renew certificates.
 
-    Standard input is kubeadm's configuration. Files are compared, for `kubeadm certs renew` succeeds too where it has
-    renewed nothing (https://github.com/kubernetes/kubernetes/blob/v1.36.2/cmd/kubeadm/app/cmd/certs.go renewCert).
+    Standard input is kubeadm's configuration.
+    """
+    return renewal([*map(_anew, todo.anew), *(f"renew {kind.name} {kind.path}" for kind in todo.renewed)])
+
+
+def renewal(calls: Iterable[str]) -> str:
+    """Shell that sets aside what there is, then goes through these calls of its functions `k PHASE`, which is kubeadm's
+    by the configuration on standard input, and `renew NAME FILE`.
+
+    Files are compared, for `kubeadm certs renew` succeeds too where it has renewed nothing
+    (https://github.com/kubernetes/kubernetes/blob/v1.36.2/cmd/kubeadm/app/cmd/certs.go renewCert).
     """
     return (
         'umask 077; f=$(mktemp /run/kubeadm.XXXXXXXX) && trap \'rm -f "$f"\' EXIT && cat > "$f" && '
@@ -56,7 +81,7 @@ def renew_script(todo: Work) -> str:
         'k() { timeout 120 kubeadm "$@" --config "$f" >/dev/null; } && '
         'renew() { b=$(sha256sum < "$2") && k certs renew "$1" && test "$b" != "$(sha256sum < "$2")" || '
         '{ echo "kubeadm has not renewed $1: is the key of its CA in /etc/kubernetes/pki?" >&2; exit 1; }; } && '
-        + " && ".join([*map(_anew, todo.anew), *(f"renew {kind.name} {kind.path}" for kind in todo.renewed)])
+        + " && ".join(calls)
     )
 
 
@@ -231,6 +256,37 @@ def kubelet_script() -> str:
         f"for i in $(seq 60); do test -e {KUBELET} && curl -sf --max-time 2 http://127.0.0.1:10248/healthz >/dev/null "
         "&& exit 0; sleep 1; done; journalctl -u kubelet -n 20 --no-pager >&2; exit 1; }"
     )
+
+
+def on_the_node(settings: Settings, node: Node) -> dict[str, Any]:
+    """What the program that renews a control plane's certificates by a timer is made of, for its template."""
+    asked = {name: (at, server) for name, at, server in certificates.ports(node, True, True, None)}
+    quoted = {name: tuple(map(shlex.quote, filter(None, each))) for name, each in asked.items()}
+    return {
+        "node": node,
+        "api_port": API_SERVER_PORT,
+        "cri_socket": cri_socket(settings),
+        "etcdctl": ETCDCTL,
+        "static": STATIC,
+        "ca": CA,
+        "rotation": ROTATION,
+        "kinds": KINDS,
+        "optional": OPTIONAL,
+        "programs": PROGRAMS,
+        "files": {program: [kind.path for kind in KINDS if kind.program == program] for program in PROGRAMS},
+        "unfiled": {program: [quoted[port] for port, own in UNFILED.items() if own == program] for program in PROGRAMS},
+        "at": {name: each[0] for name, each in quoted.items()},
+        "stored": StoredConfiguration().command(),
+        "renewal": renewal(['for each in $todo; do renew "${each%%=*}" "${each#*=}"; done']),
+        "restarts": {program: restart_script(program) for program in PROGRAMS},
+        "etcd_healthy": etcd_healthy(),
+        "api_ready": ready(own_api(node)),
+        "limit": LIMIT,
+        "replaced": REPLACED,
+        "kubelet": KUBELET,
+        "rotated": ROTATED,
+        "kubelet_script": kubelet_script(),
+    }
 
 
 @operation()

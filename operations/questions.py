@@ -19,6 +19,7 @@ from facts.keepalived import Vrrp
 from facts.kubeadm import KUBECTL
 from facts.runtime import Runtime
 from facts.time import Time
+from facts.timer import Timer
 from facts.upgrade import NodeVersions
 
 KIB, MIB = 2**10, 2**20
@@ -153,6 +154,11 @@ def of_control_plane(at: Address, endpoint: Endpoint) -> tuple[Question, ...]:
         Question("manifests.txt", shown("/etc/kubernetes/manifests/*.yaml")),
         *logs,
     )
+
+
+def of_timer(name: str, since: str) -> tuple[Question, ...]:
+    """Of a host on which a timer of ours runs something."""
+    return (of_fact(Timer, timer=name), journal(name, f"{name}.service", since, limit=64 * KIB))
 
 
 def of_balancer(vips: Sequence[str], since: str) -> tuple[Question, ...]:

@@ -72,17 +72,25 @@ def manifest_script(program: str, node: Node) -> str:
     )
 
 
-def kubelet_script(node: Node) -> str:
-    """Shell that configures the kubelet by standard input and waits until its node is ready, or puts the old back."""
+def reports(node: Node) -> str:
+    """Shell with a function `await` that restarts the kubelet and waits until it has reported its node ready anew; what
+    it has reported before is in $b, by the function `seen`."""
     template = '{{range .status.conditions}}{{if eq .type "Ready"}}{{.status}} {{.lastHeartbeatTime}}{{end}}{{end}}'
     get = f"kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout=10s get node {node.name}"
     return (
-        f'umask 077; {KEEP}cp -a {KUBELET} "$old/" && cat > {KUBELET}.new && chmod 644 {KUBELET}.new && '
-        f"sync -f {KUBELET}.new \"$old\" && seen() {{ {get} -o go-template='{template}' 2>/dev/null; }}; "
+        f"seen() {{ {get} -o go-template='{template}' 2>/dev/null; }}; "
         'b=$(seen); test -n "$b" || { echo "the API does not show this node to its kubelet" >&2; exit 1; }; '
         f"await() {{ timeout 90 systemctl restart kubelet.service; for i in $(seq {LIMIT // 2}); do s=$(seen); "
         'test "${s% *}" = True && test "$s" != "$b" && systemctl is-active -q kubelet.service && return 0; sleep 2; '
         "done; return 1; }; "
+    )
+
+
+def kubelet_script(node: Node) -> str:
+    """Shell that configures the kubelet by standard input and waits until its node is ready, or puts the old back."""
+    return (
+        f'umask 077; {KEEP}cp -a {KUBELET} "$old/" && cat > {KUBELET}.new && chmod 644 {KUBELET}.new && '
+        f'sync -f {KUBELET}.new "$old" && {reports(node)}'
         f"mv -fT {KUBELET}.new {KUBELET} && await && exit 0; "
         f"echo 'the kubelet of {node.name} did not report ready within {LIMIT} s; its last words:' >&2; "
         "journalctl -u kubelet -n 15 --no-pager -o cat >&2; b=$(seen); "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 import subprocess
 
 import pytest
 import yaml
 
-from tests.lab.nodes import CONTROL_PLANES, KUBECTL, ROOT, changes, deployed, pyinfra, ssh
+from tests.lab.nodes import CONTROL_PLANES, KUBECTL, MEASURED, ROOT, changes, deployed, everywhere, pyinfra, ssh
 from tests.lab.test_5_interrupted import killed_when
+from tests.lab.upgrades import kept, writes
 
 pytestmark = pytest.mark.usefixtures("cluster")
 NODE = "cp2"
@@ -63,6 +65,62 @@ def test_certificates_are_checked_and_renewed_where_they_end_and_a_killed_renewa
     assert stat.S_IMODE(int(ssh(NODE, f"stat -c %f {REPLACED}"), 16)) == 0o700
     assert changes(deployed("renew_certificates", "-y")) == {}
     assert "no errors, no warnings" in deployed("certificates", "-y")
+
+
+TIMER = ("--data", "certificate_renewal_schedule=*-*-* 03:30:00")
+UNIT = "certificate-renewal.service"
+PATHS = {6443: "apiserver.crt", 2380: "etcd/peer.crt"}
+
+
+def at_work(node: str) -> tuple[float, float]:
+    """When a control plane's last run by timer began to renew and to restart, and when all of it was proved."""
+    lines = ssh(node, f"journalctl -u {UNIT} -o short-unix --no-pager").splitlines()
+    times = [[float(line.split()[0]) for line in lines if word in line] for word in (": renewing ", ": every port ")]
+    return times[0][-1], times[1][-1]
+
+
+def test_control_planes_that_renew_by_themselves_at_once_go_one_after_the_other() -> None:
+    dry = changes(deployed("certificate_timer", "--dry", *TIMER))
+    assert changes(deployed("certificate_timer", "-y", *TIMER)) == dry != {}
+    assert changes(deployed("certificate_timer", "-y", *TIMER)) == {}
+    everywhere(lambda node: ssh(node, f"systemctl is-active {UNIT.replace('service', 'timer')}"), CONTROL_PLANES)
+    everywhere(lambda node: ssh(node, SHORT), CONTROL_PLANES)
+    ending = {node: [on_disk(node, path) for path in PATHS.values()] for node in CONTROL_PLANES}
+    with writes() as writer:
+        everywhere(lambda node: ssh(node, f"systemctl start {UNIT}", timeout=900), CONTROL_PLANES)
+        kept(writer, "renewal by timers")
+    for node in CONTROL_PLANES:
+        now = [on_disk(node, path) for path in PATHS.values()]
+        assert [served(node, port) for port in PATHS] == now
+        assert not set(now) & set(ending[node])
+    spans = sorted(at_work(node) for node in CONTROL_PLANES)
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(spans)), spans
+    MEASURED.append(f"renewal by timers: {max(end - begin for begin, end in spans):.0f} s for a control plane at most")
+    said = deployed("certificates", "-y", *TIMER)
+    assert said.count("last run: success at") == 3 and "no errors, no warnings" in said
+    everywhere(lambda node: ssh(node, f"systemctl start {UNIT}"), CONTROL_PLANES)  # nothing ends now
+    assert sorted(at_work(node) for node in CONTROL_PLANES) == spans
+
+
+def test_on_a_cluster_that_is_not_well_a_timer_renews_nothing_and_fails_with_the_reason() -> None:
+    ssh(NODE, SHORT)
+    ending = [on_disk(NODE, path) for path in PATHS.values()]
+    running = "crictl ps -q --name '^(etcd|kube-apiserver|kube-scheduler)$' | sort"
+    before = ssh(NODE, running)
+    gone = "while crictl ps -q --name '^etcd$' | grep -q .; do sleep 1; done"
+    ssh("cp3", f"mv /etc/kubernetes/manifests/etcd.yaml /run/ && {gone}")
+    try:
+        ssh(NODE, f"systemctl start {UNIT}", check=False, timeout=900)
+    finally:
+        ssh("cp3", "mv /run/etcd.yaml /etc/kubernetes/manifests/")
+    assert ([on_disk(NODE, path) for path in PATHS.values()], ssh(NODE, running)) == (ending, before)
+    said = pyinfra("certificates", "-y", *TIMER).stdout
+    assert f"Warning: {NODE}: the last renewal by timer failed (exit-code)" in said
+    assert "etcd has a member that is not healthy" in said
+    ssh(NODE, f"systemctl start {UNIT}", timeout=900)
+    assert {port: served(NODE, port) for port in PATHS} == {port: on_disk(NODE, path) for port, path in PATHS.items()}
+    assert changes(deployed("certificate_timer", "-y")) == {"Certificate timer | Remove the timer of renewal": 3}
+    assert changes(deployed("cluster", "-y")) == {}
 
 
 def test_a_user_is_let_in_by_a_kubeconfig_and_may_what_its_groups_may() -> None:

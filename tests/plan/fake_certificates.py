@@ -64,6 +64,16 @@ def made(
     return builder.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
+def kubeconfig_of(pem: str) -> str:
+    """A kubeconfig, as far as it is looked at."""
+    return yaml.safe_dump({"users": [{"user": {"client-certificate-data": base64.b64encode(pem.encode()).decode()}}]})
+
+
+def administrators(node: Node) -> str:
+    """The administrator's kubeconfig, as `kubeadm init` and `kubeadm join` make one."""
+    return kubeconfig_of(made("kubernetes-admin", "kubernetes", 365, now(node)))
+
+
 def now(node: Node) -> int:
     return NOW + node.world.clock
 
@@ -163,7 +173,7 @@ def _(node: Node, script: str, stdin: str) -> None:
             "changed": now(node),
         }  # fmt: skip
         if path == ADMIN:
-            node.write(ADMIN, f"admin.conf of {node.name}, renewed at {node.world.clock}\n", "600")
+            node.write(ADMIN, kubeconfig_of(own["files"][path]["pem"]), "600")
 
 
 def san(certificate: x509.Certificate) -> list[x509.GeneralName]:

@@ -47,7 +47,7 @@ from cluster.ports import load as port_rules
 from cluster.runtime import PACKAGES, SOCKETS, UNITS
 from cluster.topology import Node as Address
 from facts import crio as crio_facts
-from facts.backup import SERVICE, TIMER, Backups
+from facts.backup import NAME, Backups
 from facts.certificate import Certificate
 from facts.cgroup import Cgroup
 from facts.checksum import Checksums
@@ -78,8 +78,9 @@ from facts.sudo import Sudo
 from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
+from facts.timer import Timer
 from facts.traces import Others, Remains, Traces
-from operations import addons, backup, bundle_server, containerd, crio, kubelet, kubernetes, swap, verify, workload
+from operations import addons, bundle_server, containerd, crio, kubelet, kubernetes, swap, timer, verify, workload
 from operations import kubeadm as kubeadm_operations
 from operations.file import ASIDE as KEPT
 from operations.file import write_script
@@ -360,6 +361,8 @@ class Node:
             self.state["static_pods"] = {name: loaded[name] for name in STATIC_PODS}
         for name in names:
             own = f"{name} of {self.name}, made at {self.world.clock}\n"
+            if name == "admin.conf":
+                own = fake_certificates.administrators(self)
             self.write(f"{KUBERNETES}/{name}", "the cluster's CA\n" if name == "pki/ca.crt" else own, "600")
         self.write(CONFIG, self.world.cluster["kubelet"])
         self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")
@@ -1274,38 +1277,52 @@ def run_script(node: Node, script: dict[str, Any]) -> None:
     node.state["rules"] = [*into, *within]
 
 
-# Backups
+# Timers, and backups
+
+
+def timed(node: Node, name: str) -> list[str]:
+    """What systemd says of a timer; `failed` in a node's state has last words by its name."""
+    unit = node.units.get(f"{name}.timer")
+    lines = [f"timer LoadState={'loaded' if unit else 'not-found'}"]
+    lines += [
+        f"timer ActiveState={'active' if unit and unit['active'] else 'inactive'}",
+        "service ActiveState=inactive",
+    ]
+    if words := node.state.get("failed", {}).get(name):
+        lines += ["service ExecMainExitTimestamp=@1795572000", "service Result=exit-code", f"said {words}"]
+    return lines
+
+
+@fact(Timer, timer="ANY_name")
+def _(node: Node, name: str) -> str:
+    return "\n".join(timed(node, name))
 
 
 @fact(Backups)
 def _(node: Node) -> str:
     there = sorted(path for path in node.files if re.fullmatch(rf"{BACKUPS}/[^/]+/manifest.json", path))
-    state = node.units.get(TIMER) or {"active": False}
-    lines = [f"{TIMER} LoadState={'loaded' if TIMER in node.units else 'not-found'}"]
-    lines += [f"{TIMER} ActiveState={'active' if state['active'] else 'inactive'}", f"{SERVICE} ActiveState=inactive"]
-    if failed := node.state.get("backup_failed"):
-        lines += [f"{SERVICE} ExecMainExitTimestamp=@1795572000", f"{SERVICE} Result=exit-code", f"said {failed}"]
-    return "\n".join([*lines, f"kept {len(there)}", *(f"newest {node.files[path]['text']}" for path in there[-1:])])
+    newest = [f"newest {node.files[path]['text']}" for path in there[-1:]]
+    return "\n".join([*timed(node, NAME), f"kept {len(there)}", *newest])
 
 
 @command(
     like(
         write_script(
-            f"{backup.UNITS}/{TIMER}", "644", "root", "root", "systemd-analyze calendar ANY_schedule >/dev/null"
+            f"{timer.UNITS}/ANY_name.timer", "644", "root", "root", "systemd-analyze calendar ANY_schedule >/dev/null"
         )
     )
 )
-def _(node: Node, schedule: str, stdin: str) -> None:
+def _(node: Node, name: str, schedule: str, stdin: str) -> None:
     if f"OnCalendar={shlex.split(schedule)[0]}\n" not in stdin or "Nonsense" in schedule:
         raise Refused(f"Failed to parse calendar specification {schedule}: Invalid argument")
-    node.write(f"{backup.UNITS}/{TIMER}", stdin)
+    node.write(f"{timer.UNITS}/{name}.timer", stdin)
 
 
-@command(rf"systemctl disable --now {TIMER} && rm -f (?P<paths>.+) && systemctl daemon-reload")
-def _(node: Node, paths: str) -> None:
+@command(r"systemctl disable --now (?P<name>\S+)\.timer && rm -f (?P<paths>.+) && systemctl daemon-reload")
+def _(node: Node, name: str, paths: str) -> None:
     for path in shlex.split(paths):
         node.files.pop(path, None)
-    node.units.pop(TIMER)
+    node.units.pop(f"{name}.timer")
 
 
 @command("sh -s -- asked")

@@ -10,11 +10,15 @@ from typing import Any
 
 import yaml
 
+from cluster.certificates import names as names_of
 from cluster.reconfiguration import FLAGS, MANIFESTS, PHASES
 from cluster.topology import Node as Address
-from facts.reconfigure import NodeFiles, SharedConfiguration
+from facts.kubernetes import kubectl
+from facts.reconfigure import ClusterInfo, NodeFiles, Servers, SharedConfiguration
 from operations import reconfigure
-from tests.plan.fake_nodes import ADMIN, CONFIG, Node, Refused, command, fact, kubeadm, like
+from operations.endpoint import KUBELET_CONF
+from tests.plan import fake_certificates
+from tests.plan.fake_nodes import ADMIN, CA, CONFIG, Node, Refused, command, fact, kubeadm, like
 
 ANYONE = Address("ANY_name", ip_address("10.0.0.1"))
 SECTIONS = {
@@ -35,6 +39,11 @@ def manifest(program: str, cluster: dict[str, Any], node: Node) -> str:
     members = [f"--initial-cluster={node.name}"] if program == "etcd" else []
     container = {"name": program, "command": [program, *arguments, *members]}
     return yaml.safe_dump({"kind": "Pod", "spec": {"containers": [container]}})
+
+
+def kept_endpoint(node: Node) -> str:
+    found: str = yaml.safe_load(node.world.cluster["configuration"])["controlPlaneEndpoint"]
+    return found
 
 
 def kubelet(document: dict[str, Any]) -> str:
@@ -83,12 +92,18 @@ def _(node: Node, stdin: str) -> str:
     wanted = {
         "kubeadm-config": {"ClusterConfiguration": yaml.safe_dump(found["ClusterConfiguration"])},
         "kubelet-config": {"kubelet": kubelet(found["KubeletConfiguration"])},
-        "kube-proxy": {"config.conf": yaml.safe_dump(found["KubeProxyConfiguration"])},
+        "kube-proxy": {
+            "config.conf": yaml.safe_dump(found["KubeProxyConfiguration"]),
+            "kubeconfig.conf": yaml.safe_dump({"server": found["ClusterConfiguration"]["controlPlaneEndpoint"]}),
+        },
     }
     live = {
         "kubeadm-config": {"ClusterConfiguration": cluster["configuration"]},
         "kubelet-config": {"kubelet": cluster["kubelet"]},
-        "kube-proxy": {"config.conf": cluster["proxy"]},
+        "kube-proxy": {
+            "config.conf": cluster["proxy"],
+            "kubeconfig.conf": yaml.safe_dump({"server": cluster.setdefault("proxy_server", kept_endpoint(node))}),
+        },
     }
     said = "".join(
         "[dryrun] Attached object:\n"
@@ -133,4 +148,54 @@ def _(node: Node, stdin: str, what: str) -> None:
 @command(re.escape(reconfigure.proxy_script()))
 def _(node: Node, stdin: str) -> None:
     node.api()
-    node.world.cluster["proxy"] = yaml.safe_dump(documents(stdin)["KubeProxyConfiguration"])
+    found = documents(stdin)
+    node.world.cluster["proxy"] = yaml.safe_dump(found["KubeProxyConfiguration"])
+    node.world.cluster["proxy_server"] = found["ClusterConfiguration"]["controlPlaneEndpoint"]
+
+
+# Ways to the API
+
+
+def servers(node: Node) -> dict[str, str]:
+    """Where this node's kubeconfigs lead, from when they are first asked for."""
+    if CA not in node.files:
+        return {}
+    paths = [KUBELET_CONF, *([ADMIN] if ADMIN in node.files else [])]
+    found: dict[str, str] = node.state.setdefault("servers", {path: kept_endpoint(node) for path in paths})
+    return found
+
+
+@fact(Servers)
+def _(node: Node) -> str:
+    return "\n".join(f"{path}:    server: https://{at}" for path, at in servers(node).items())
+
+
+@command(r"umask 077; \( .* by https://(?P<new>\S+); its last words.*")
+def _(node: Node, new: str) -> None:
+    if not node.world.leads_to(new, node):
+        raise Refused(f"https://{new}/readyz did not answer")
+    planes = [each for each in node.world.nodes.values() if ADMIN in each.files]
+    for each in planes:
+        if new.rpartition(":")[0] not in names_of(fake_certificates.known(each)["ports"]["6443"]):
+            raise Refused(f"the API server of {each.name} has no certificate for {new}")
+    for path in servers(node):
+        servers(node)[path] = new
+        node.write(path, f"{path} of {node.name} leads to {new}\n", "600")
+    node.start_kubelet()
+
+
+@fact(ClusterInfo)
+def _(node: Node) -> str:
+    try:
+        node.api()
+    except Refused:
+        return ""
+    at = node.world.cluster.setdefault("info", kept_endpoint(node))
+    return yaml.safe_dump({"clusters": [{"cluster": {"server": f"https://{at}"}}]})
+
+
+@command(rf"{re.escape(kubectl())} patch configmap cluster-info -n kube-public --type=merge --patch-file=/dev/stdin")
+def _(node: Node, stdin: str) -> None:
+    node.api()
+    document = yaml.safe_load(yaml.safe_load(stdin)["data"]["kubeconfig"])
+    node.world.cluster["info"] = document["clusters"][0]["cluster"]["server"].removeprefix("https://")

@@ -104,7 +104,7 @@ def test_what_the_program_says_of_a_failure_is_said_and_nothing_is_kept(cluster:
 
 def test_failure_of_the_timers_last_run_is_told_by_verify(cluster: Site) -> None:
     with cluster.state() as state:
-        state["nodes"]["cp3"]["backup_failed"] = "cp3: /var/backups/kubernetes: 10 KiB free, 90000 needed."
+        state["nodes"]["cp3"]["failed"] = {"etcd-backup": "cp3: /var/backups/kubernetes: 10 KiB free, 90000 needed."}
     run = cluster.run("-y", layer="verify")
     assert run.code == 0, run.words
     assert "the last backup by timer failed (exit-code): cp3: /var/backups/kubernetes: 10 KiB free" in run.words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from cryptography import x509
 from runs import GROUPS, Deployed, Run, Site, make_site
 
 from cluster.certificates import ADMIN, API_SERVER, KINDS, KUBELET, PKI
-from tests.plan.fake_certificates import made
+from facts.certificate import RENEWAL
+from tests.plan.fake_certificates import kubeconfig_of, made
 
 CONTROL_PLANES = list(GROUPS["control_plane"])
 PEER = f"{PKI}/etcd/peer.crt"
@@ -33,6 +35,11 @@ def looked(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Site
 def site(looked: Site, tmp_path: Path) -> Site:
     """The same, of a test's own."""
     return looked.copy(tmp_path / "site")
+
+
+def administrators(site: Site) -> Path:
+    """Its copy on this machine."""
+    return site.directory / "secrets" / "test" / "admin.conf"
 
 
 def changes(run: Run) -> set[tuple[str, str]]:
@@ -178,8 +185,9 @@ def test_what_ends_is_renewed_one_control_plane_at_a_time_and_once(site: Site) -
     assert moments == sorted(moments)
     assert all(served(site, host) for host in CONTROL_PLANES)
     with site.state() as state:
-        admin = state["nodes"][CONTROL_PLANES[0]]["files"][ADMIN]["text"]
-    assert "renewed" in admin
+        first = state["nodes"][CONTROL_PLANES[0]]
+        admin = first["files"][ADMIN]["text"]
+    assert admin == kubeconfig_of(first["certificates"]["files"][ADMIN]["pem"])
     again = site.run("-y", layer="renew_certificates")
     assert changes(again) == set(), again.words
     assert site.run("-y", layer="certificates").code == 0
@@ -276,13 +284,82 @@ def test_the_administrators_kubeconfig_is_kept_and_its_end_is_said(site: Site) -
         state["nodes"]["cp1"]["files"][ADMIN]["text"] = text
     run = site.run("-y", layer="kubeconfig")
     assert run.code == 0, run.words
-    kept = site.directory / "secrets" / "test" / "admin.conf"
-    assert kept.read_text() == text
-    assert re.search(rf"{kept}: CN=admin.conf, until \d{{4}}-\d\d-\d\d", run.words)
+    assert administrators(site).read_text() == text
+    assert re.search(rf"{administrators(site)}: CN=admin.conf, until \d{{4}}-\d\d-\d\d", run.words)
 
 
-def kubeconfig_of(pem: str) -> str:
-    return yaml.safe_dump({"users": [{"user": {"client-certificate-data": base64.b64encode(pem.encode()).decode()}}]})
+def test_the_copy_on_this_machine_is_looked_at_too(site: Site) -> None:
+    path = administrators(site)
+    path.write_text(kubeconfig_of(made("kubernetes-admin", "kubernetes", 20.5, int(time.time()))))
+    run = site.run("-y", layer="certificates")
+    assert run.code == 0, run.words
+    assert re.search(rf"\(here\) +{path} +kubernetes +20 +-", run.words)
+    assert f"Warning: (here): {path}: ends in 20 days. deploys/kubeconfig.py fetches the one that there is" in run.words
+    path.write_text("half of i")
+    run = site.run("-y", layer="certificates")
+    assert run.code == 1 and f"(here): {path}: no certificate can be read there." in run.words
+    with site.state() as state:
+        text = kubeconfig_of(state["nodes"]["cp1"]["certificates"]["files"][ADMIN]["pem"])
+        state["nodes"]["cp1"]["files"][ADMIN]["text"] = text
+    assert site.run("-y", layer="kubeconfig").code == 0
+    assert "no errors, no warnings" in site.run("-y", layer="certificates").words
+
+
+def scheduled(site: Site, schedule: str | None) -> None:
+    """Have the settings ask for a timer of renewal, or for none."""
+    path = site.directory / "inventory.py"
+    text = re.sub(r"'certificate_renewal_schedule': [^,]+, ", "", path.read_text())
+    path.write_text(text.replace("'time_sync'", f"'certificate_renewal_schedule': {schedule!r}, 'time_sync'"))
+
+
+def renewals(site: Site) -> dict[str, list[str]]:
+    """Files of the timer, by host."""
+    with site.state() as state:
+        found = {name: [path for path in node["files"] if RENEWAL in path] for name, node in state["nodes"].items()}
+        active = {name for name, node in state["nodes"].items() if f"{RENEWAL}.timer" in node["units"]}
+    assert active == {name for name, paths in found.items() if paths}
+    return {name: sorted(paths) for name, paths in found.items() if paths}
+
+
+def test_a_timer_of_renewal_is_there_where_it_is_asked_for_and_goes_when_it_is_not(site: Site) -> None:
+    assert changes(site.run("-y", layer="certificate_timer")) == set() and renewals(site) == {}
+    scheduled(site, "*-*-* 03:30:00")
+    check = site.run("-y", layer="certificates")
+    assert check.code == 0 and "Warning: cp2: has no certificate-renewal.timer." in check.words
+    plan, run = site.run("--dry", "--json", layer="certificate_timer"), site.run("-y", layer="certificate_timer")
+    assert run.code == 0, run.words
+    assert planned(plan) == changes(run)
+    units = [f"/etc/systemd/system/{RENEWAL}.{kind}" for kind in ("service", "timer")]
+    assert renewals(site) == {name: [*units, f"/usr/local/sbin/{RENEWAL}"] for name in CONTROL_PLANES}
+    with site.state() as state:
+        files = {name: state["nodes"][name]["files"] for name in CONTROL_PLANES}
+    for name in CONTROL_PLANES:
+        program = files[name][f"/usr/local/sbin/{RENEWAL}"]
+        assert program["mode"] == "700" and f'advertiseAddress: "{GROUPS["control_plane"][name]}"' in program["text"]
+        assert "OnCalendar=*-*-* 03:30:00\n" in files[name][units[1]]["text"]
+    assert changes(site.run("-y", layer="certificate_timer")) == set()
+    check = site.run("-y", layer="certificates")
+    assert check.words.count("renewal: a timer; it has not run since the last boot") == 3
+    assert "no errors, no warnings" in check.words
+    scheduled(site, None)
+    gone = site.run("-y", layer="certificate_timer")
+    assert changes(gone) == {(name, "Remove the timer of renewal") for name in CONTROL_PLANES}
+    assert renewals(site) == {} and changes(site.run("-y", layer="certificate_timer")) == set()
+
+
+def test_a_renewal_by_timer_that_has_failed_is_told_by_check_and_diagnosis_until_a_reset(site: Site) -> None:
+    scheduled(site, "*-*-* 03:30:00")
+    assert site.run("-y", layer="certificate_timer").code == 0
+    with site.state() as state:
+        state["nodes"]["cp2"]["failed"] = {RENEWAL: "cp2: etcd has a member that is not healthy"}
+    words = "the last renewal by timer failed (exit-code): cp2: etcd has a member that is not healthy"
+    check = site.run("-y", layer="certificates")
+    assert check.code == 0 and f"Warning: cp2: {words}. Mend that, then" in check.words
+    assert "cp2: renewal: a timer; last run: exit-code at 2026-11-25 02:00 UTC" in check.words
+    run = site.run("-y", layer="diagnose")
+    assert words in run.words
+    assert site.run("-y", "--data", "reset=test", layer="reset").code == 0
+    assert renewals(site) == {}
 
 
 def user(site: Site, *more: str) -> Run:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import GROUPS, Deployed, Run, Site
+import yaml
+from runs import GROUPS, Deployed, Run, Site, machine
 
 CONTROL_PLANES = list(GROUPS["control_plane"])
 WORKERS = list(GROUPS["worker"])
@@ -145,9 +146,9 @@ def test_another_name_is_in_the_certificate_of_each_api_server_in_turn(site: Sit
     ("settings", "words"),
     [
         (
-            {"vip": "10.0.0.101"},
-            "vip, api_port or control_plane_endpoint: the cluster has controlPlaneEndpoint 10.0.0.100:6443, and the "
-            "settings ask for 10.0.0.101:6443. It cannot be changed once there is a cluster",
+            {"api_port": 7443, "vip": "10.0.0.101"},
+            "api_port, control_plane_endpoint or load_balancing: the cluster has controlPlaneEndpoint 10.0.0.100:6443, "
+            "and the settings ask for 10.0.0.101:7443. It cannot be changed once there is a cluster",
         ),
         ({"pod_subnet": "10.9.0.0/16"}, "pod_subnet: the cluster has networking.podSubnet 10.244.0.0/16"),
         ({"service_subnet": "10.97.0.0/16"}, "service_subnet: the cluster has networking.serviceSubnet 10.96.0.0/12"),
@@ -189,3 +190,93 @@ def test_nothing_follows_in_the_middle_of_a_rotation_of_cas(site: Site) -> None:
     run = site.run("-y", *AUDITED)
     assert (run.code, run.changes) == (1, [])
     assert "cp2: a rotation of CAs is under way. End it first: deploys/rotate_ca.py goes on with it." in run.words
+
+
+OTHER = "10.0.0.101"
+MOVED = ("--data", f"vip={OTHER}")
+KEEPALIVED = "/etc/keepalived/keepalived.conf"
+LEAD = [(name, f"Lead {name} to {OTHER}:6443") for name in (*CONTROL_PLANES, *WORKERS)]
+
+
+def carried(site: Site) -> set[tuple[str, ...]]:
+    """Virtual IPs in Keepalived's configuration, one for all balancing hosts that have the same."""
+    return {tuple(re.findall(r"(\S+)/32 dev", text(site, name, KEEPALIVED))) for name in GROUPS["load_balancer"]}
+
+
+def test_another_virtual_ip_is_carried_beside_the_old_until_everything_leads_there(site: Site) -> None:
+    dry = site.run("--dry", "--json", *MOVED)
+    planned = {(host, name.rpartition(" | ")[2]) for host, name in dry.planned}
+    assert site.run("--dry", *MOVED).changes == [] and carried(site) == {("10.0.0.100",)}
+    run = site.run("-y", *MOVED)
+    assert run.code == 0, run.words
+    assert planned == {(host, name.rpartition(" | ")[2]) for host, name in run.made}
+    order = changed(run)
+    restarts = [f"Restart the API server of {name} for its certificate" for name in CONTROL_PLANES]
+    certified = [operation for _, operation in order if operation in restarts]
+    assert list(dict.fromkeys(certified)) == restarts
+    assert [each for each in order if each in LEAD] == LEAD
+    steps = [
+        "Write Keepalived's configuration", restarts[-1], LEAD[0][1], LEAD[-1][1],
+        f"Lead nodes that join to {OTHER}:6443", "Have kube-proxy follow the settings",
+        "Apply flannel and wait for it on every node", KEPT[1], "Run Keepalived",
+    ]  # fmt: skip
+    operations = [operation for _, operation in order]
+    last = [len(operations) - operations[::-1].index(each) for each in steps[1:]]
+    assert last == sorted(last) and operations.index(steps[0]) < operations.index(restarts[0])
+    assert carried(site) == {(OTHER,)}
+    with site.state() as state:
+        cluster = state["cluster"]
+        assert {at for node in state["nodes"].values() for at in node.get("servers", {}).values()} == {f"{OTHER}:6443"}
+        assert cluster["info"] == cluster["proxy_server"] == f"{OTHER}:6443"
+        configuration = yaml.safe_load(cluster["configuration"])
+    assert configuration["controlPlaneEndpoint"] == f"{OTHER}:6443"
+    assert OTHER in configuration["apiServer"]["certSANs"]
+    admin = (site.directory / "secrets/test/admin.conf").read_text()
+    assert admin == text(site, "cp1", "/etc/kubernetes/admin.conf") and OTHER in admin
+    assert site.run("-y", *MOVED).changes == []
+    assert site.run("-y", "--data", f"vip={OTHER}", layer="reconfigure").changes == []
+
+
+@pytest.mark.parametrize(
+    ("host", "broken"),
+    [("cp2", "by https://10.0.0.101:6443; its last words"), ("w2", "by https://10.0.0.101:6443; its last words"),
+     ("cp1", "patch configmap cluster-info"), ("cp1", "init phase upload-config kubeadm")],
+)  # fmt: skip
+def test_on_the_way_to_another_virtual_ip_both_are_carried_and_the_next_run_goes_on(
+    site: Site, host: str, broken: str
+) -> None:
+    site.break_command(host, broken, "cut off")
+    run = site.run("-y", *MOVED, layer="reconfigure")
+    assert run.code == 1, run.words
+    assert carried(site) == {("10.0.0.100", OTHER)}
+    site.mend(host)
+    dry = site.run("--dry", "--json", *MOVED, layer="reconfigure")
+    again = site.run("-y", *MOVED, layer="reconfigure")
+    assert again.code == 0, again.words
+    assert {(host, name) for host, name in dry.planned} == again.made
+    done = {each for each in changed(run) if each in LEAD} - {(host, f"Lead {host} to {OTHER}:6443")}
+    assert not done & set(changed(again))
+    assert carried(site) == {(OTHER,)}
+    assert site.run("-y", *MOVED).changes == []
+
+
+def test_another_virtual_ip_waits_for_all_hosts_and_for_those_that_are_yet_to_join(site: Site) -> None:
+    run = site.run("-y", "--limit", "control_plane", *MOVED, layer="reconfigure")
+    assert (run.code, run.changes) == (1, [])
+    assert "w1: is not in this run, and would be left where vip was. Widen --limit to all hosts." in run.words
+    path = site.directory / "inventory.py"
+    path.write_text(
+        path.read_text().replace('("@fake/w1"', '("@fake/w9", {"address": "10.0.0.39", **_settings}), ("@fake/w1"')
+    )
+    with site.state() as state:
+        state["nodes"]["w9"] = machine("10.0.0.39")
+    run = site.run("-y", *MOVED)
+    assert (run.code, run.changes) == (1, [])
+    assert "w9: is no node of the cluster yet. Add it in a run of its own" in run.words
+
+
+@pytest.mark.parametrize("layer", ["network", "renew_certificates", "rotate_ca", "upgrade"])
+def test_what_would_be_in_the_way_of_another_virtual_ip_is_refused_until_it_is_there(site: Site, layer: str) -> None:
+    run = site.run("-y", *MOVED, layer=layer)
+    assert (run.code, run.changes) == (1, [])
+    assert f"vip: the cluster finds the API at 10.0.0.100:6443, and the settings have {OTHER}:6443. Run" in run.words

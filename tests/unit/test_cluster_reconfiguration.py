@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
 import yaml
 
 from cluster import audit, reconfiguration
+from cluster.endpoint import Endpoint
 from cluster.reconfiguration import MANIFESTS, Change
 from cluster.settings import load
+from cluster.topology import Node, Topology
 
 SETTINGS = load({"vip": "10.0.0.100"})
 
@@ -60,3 +66,41 @@ def test_another_policy_is_in_another_file() -> None:
     assert len({audit.path(policy) for policy in policies}) == len(policies)
     assert yaml.safe_load(audit.text(policies[1])) == {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", **policies[1]}
     assert audit.api_server({}) == {}
+
+
+TOPOLOGY = Topology((Node("cp1", ip_address("10.0.0.21")),), (), (Node("lb1", ip_address("10.0.0.11")),))
+
+
+@pytest.mark.parametrize(
+    ("stored", "settings", "left"),
+    [
+        ("10.0.0.100:6443", {"vip": "10.0.0.101"}, "10.0.0.100:6443"),
+        ("10.0.0.100:6443", {"vip": "10.0.0.100"}, None),
+        ("[2001:db8::100]:6443", {"vip": "2001:db8::101"}, "[2001:db8::100]:6443"),
+        # kubeadm takes an endpoint without a port for the API server's own.
+        ("10.0.0.100", {"vip": "10.0.0.101"}, "10.0.0.100:6443"),
+        # What other than the address is changed is refused.
+        ("10.0.0.100:6443", {"vip": "10.0.0.101", "api_port": 7443}, None),
+        ("api.example.org:6443", {"vip": "10.0.0.101"}, None),
+        ("10.0.0.100:6443", {"vip": "10.0.0.101", "control_plane_endpoint": "api.example.org:6443"}, None),
+        (
+            "10.0.0.100:6443",
+            {"load_balancing": "external", "control_plane_endpoint": "10.0.0.101:6443", "vip": None},
+            None,
+        ),
+        (None, {"vip": "10.0.0.101"}, None),
+    ],
+)
+def test_a_cluster_follows_to_another_virtual_ip_and_to_nothing_else(
+    stored: str | None, settings: dict[str, Any], left: str | None
+) -> None:
+    found = reconfiguration.left({"controlPlaneEndpoint": stored}, load(settings), TOPOLOGY)
+    assert found == (Endpoint.parse(left) if left else None)
+
+
+def test_names_are_those_of_the_settings_once_the_endpoint_is_another() -> None:
+    text = "apiServer: {{certSANs: [{0}, {1}]}}\ncontrolPlaneEndpoint: {0}:6443\n"
+    live = {"kubeadm-config": {"ClusterConfiguration": text.format("10.0.0.100", "cp9")}}
+    wanted = {"kubeadm-config": {"ClusterConfiguration": text.format("10.0.0.101", "cp1")}}
+    change = reconfiguration.shared(live, wanted, load({"vip": "10.0.0.101"}))["kubeadm-config"]
+    assert change.new["ClusterConfiguration"]["apiServer"]["certSANs"] == ["10.0.0.101", "cp1"]

@@ -82,6 +82,8 @@ BAD: list[tuple[str, Any]] = [
     ("host_firewall_node_ports", "perhaps"),
     ("backup_schedule", "daily\nExecStart=/bin/true"),
     ("backup_keep", 0),
+    ("certificate_renewal_schedule", "daily\nExecStart=/bin/true"),
+    ("certificate_renewal_days", 0),
     ("backup_certificate", 5),
     ("verify_timeout", -1),
     ("drain_timeout", 0),

@@ -17,6 +17,7 @@ from cluster.backup import BackupError, read
 from cluster.settings import load
 from facts.backup import Backups
 from facts.etcd import ETCDCTL
+from facts.timer import Timer
 from operations.backup import opened, problem, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,6 +206,14 @@ def test_fact_of_a_run_that_failed_has_its_words_and_the_newest_backup(control_p
     assert problem(found) == "the last backup by timer failed (exit-code): cp1: 10 KiB free, 65556 needed."
 
 
+def test_fact_of_any_timer_says_the_same_of_it(control_plane: Machine) -> None:
+    timer(control_plane, True, "failed", "timeout", "@1795485600")
+    found, backups = control_plane.ask(Timer, timer="etcd-backup"), control_plane.ask(Backups)
+    assert found == {name: value for name, value in backups.items() if name not in ("kept", "newest")}
+    assert (found["timer"], found["result"], found["said"]) == ("active", "timeout", "cp1: 10 KiB free, 65556 needed.")
+
+
 def test_fact_of_a_host_without_any_of_it(machine: Machine) -> None:
     machine.program("systemctl", "exit 1")
     assert machine.ask(Backups) == Backups.default()
+    assert machine.ask(Timer, timer="etcd-backup") == Timer.default()

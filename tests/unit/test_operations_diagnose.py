@@ -16,6 +16,7 @@ from harness import recorded
 
 from cluster.eviction import Amount
 from facts.haproxy import Backends
+from facts.timer import Timer
 from operations import ailments, diagnose
 from operations.ailments import Case
 from operations.interview import Answer, Seen, understand, unpack
@@ -210,3 +211,18 @@ def test_an_archive_is_the_owners_alone_and_leaves_nothing_beside_when_it_fails(
     with pytest.raises(ZeroDivisionError):
         diagnose.write(path, {"report.md": ""})
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_timer_of_renewal_that_has_failed_or_does_not_run_is_a_finding_and_none_at_all_is_not() -> None:
+    why = "etcd has a member that is not healthy"
+    failed = {**Timer.default(), "timer": "active", "result": "exit-code", "said": why}
+    answers = {
+        "cp1": [said("facts/Timer.txt", fact=Timer.default())],
+        "cp2": [said("facts/Timer.txt", fact=failed)],
+        "cp3": [said("facts/Timer.txt", fact={**Timer.default(), "timer": "inactive"})],
+    }
+    found = [line for line in evidence(answers) if "timer" in line]
+    assert found == [
+        f"cp2: the last renewal by timer failed (exit-code): {why}",
+        "cp3: certificate-renewal.timer is there and does not run: systemctl status certificate-renewal.timer",
+    ]

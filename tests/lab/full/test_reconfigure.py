@@ -15,12 +15,14 @@ from tests.lab.nodes import (
     CONTROL_PLANES,
     KUBERNETES_NODES,
     ROOT,
+    VIP,
     changes,
     deployed,
     kubectl,
     pyinfra,
     ssh,
 )  # fmt: skip
+from tests.lab.test_5_interrupted import killed_when
 from tests.lab.upgrades import Writer, kept, writes
 
 PROXY = {"conntrack": {"maxPerCore": 0, "min": 0}}
@@ -94,3 +96,31 @@ def test_what_a_program_does_not_take_is_put_back(
     assert done.returncode != 0
     assert words in done.stdout and "of before is back" in done.stdout, done.stdout[-3000:]
     assert changes(deployed("reconfigure", "-y")) == {}
+
+
+OTHER = "10.88.0.101"
+MOVED = ("--data", f"vip={OTHER}")
+
+
+def ways(address: str) -> set[str]:
+    """Nodes with a kubeconfig that leads to an address, and hosts that carry it."""
+    leads = f"grep -qsF 'https://{address}:' /etc/kubernetes/*.conf || ip -o -4 addr | grep -qF ' {address}/'"
+    return {node for node in KUBERNETES_NODES if ssh(node, f"{leads} && echo yes || true").strip()}
+
+
+def test_another_virtual_ip_reaches_every_node_and_the_old_goes_while_a_client_writes(writer: Writer) -> None:
+    dry = changes(deployed("cluster", "--dry", *MOVED))
+    assert changes(deployed("cluster", "-y", *MOVED)) == dry != {}
+    assert ways(VIP) == set() and "w1" in ways(OTHER)
+    assert changes(deployed("cluster", "-y", *MOVED)) == {}
+    for name in ("kubeadm-config", "kube-proxy"):
+        text = kubectl("get", "configmap", name, "-n", "kube-system", "-o", "yaml")
+        assert VIP not in text.replace(f"- {VIP}\n", "") and OTHER in text
+    info = kubectl("get", "configmap", "cluster-info", "-n", "kube-public", "-o", "yaml")
+    assert VIP not in info and OTHER in info
+    # And back, killed between two nodes.
+    killed_when("reconfigure", "cp3", f"grep -qF 'https://{VIP}:' /etc/kubernetes/admin.conf")
+    deployed("reconfigure", "-y")
+    assert ways(OTHER) == set()
+    assert changes(deployed("cluster", "-y")) == {}
+    kept(writer, "another virtual IP")
