@@ -27,7 +27,7 @@ RELEASES = {
 }
 # Nothing of Kubernetes: what a node needs beyond a bare system must come from the bundle.
 PACKAGES = (
-    "systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2", "procps", "kmod", "iputils-ping",
+    "apt", "systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2", "procps", "kmod", "iputils-ping",
     "ca-certificates",
 )  # fmt: skip
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
