@@ -227,7 +227,7 @@ def bundle_push(c: Context, inventory: str = LAB) -> None:
 
 @task(name="up")
 def lab_up(c: Context, topology: str = "default", bundle: str = str(BUNDLE)) -> None:
-    """Raise the lab, or what is missing of it: --topology default, large, compact, small or single."""
+    """Raise the lab, or what is missing of it: --topology default, large, compact, small, single or mixed."""
     names = lab.layout.topology(topology)
     ensure_packages(lab.lab.APT_PACKAGES)
     lab.lab.up(names, bundle)

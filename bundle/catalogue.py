@@ -57,6 +57,8 @@ class OpenApi(_Model):
 class Module(_Model):
     """A Go module, the programs built from it (name -> main package), and later versions of what it requires.
 
+    `c` are programs of C that it has beside these: name -> a file of it, or a directory with all files of the program.
+
     Without a version of its own it is of the component's, and so is the release of `go` that builds it. `pseudo` has
     the versions that Go knows by another name (https://go.dev/ref/mod#pseudo-versions); `tags` choose parts of its
     source. `charts` are directories of its source that are taken as they are: name -> directory.
@@ -74,6 +76,12 @@ class Module(_Model):
     go: GoRelease | None = None
     pseudo: dict[str, str] | None = None
     openapi: OpenApi | None = None
+    c: dict[str, str] | None = None
+
+    @property
+    def programs(self) -> frozenset[str]:
+        """Every program that is built from it."""
+        return frozenset({*self.packages, *(self.c or {})})
 
     @property
     def known_as(self) -> str:
@@ -113,7 +121,7 @@ class Component(_Model):
     @property
     def programs(self) -> frozenset[str]:
         """Every program that it can give."""
-        built = {program for module in self.build for program in (*module.packages, *(module.charts or ()))}
+        built = {program for module in self.build for program in (*module.programs, *(module.charts or ()))}
         return frozenset(built | set(self.download.programs if self.download else ()))
 
 

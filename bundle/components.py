@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bundle import archive, cache, gobuild
+from bundle import archive, cache, cbuild, gobuild
 from bundle.catalogue import Catalogue, Component, Module
 from bundle.command import BuildError
 from bundle.download import Unavailable, WrongBytes, checksum, fetch, fetch_text, has, sha256_of
@@ -289,7 +289,7 @@ class _Search:
         try:
             for module in self.component.build:
                 # One by one: a program's bytes must not follow from what else is wanted of its module.
-                for program in sorted(set(wanted) & set(module.packages)):
+                for program in sorted(set(wanted) & module.programs):
                     result[program] = self._compiled(module, program)
                 for chart in sorted(set(wanted) & set(module.charts or ())):
                     result[chart] = self._chart(module, (module.charts or {})[chart])
@@ -306,11 +306,14 @@ class _Search:
         return result, words if known else f"{words}, for the catalogue has no download of it"
 
     def _compiled(self, module: Module, program: str) -> Program:
-        package = module.packages[program]
-        go = gobuild.toolchain(self.catalogue.go)
-        only = module.model_copy(update={"packages": {program: package}})
-        path = gobuild.build(go, program, only, self.catalogue.platform) / program
-        source = f"go:{package}@{module.known_as} {gobuild.release(go, module)} {self.catalogue.platform}"
+        go, platform = gobuild.toolchain(self.catalogue.go), self.catalogue.platform
+        if module.c and program in module.c:
+            path, source = cbuild.build(go, program, module, module.c[program], platform)
+        else:
+            package = module.packages[program]
+            only = module.model_copy(update={"packages": {program: package}, "c": None})
+            path = gobuild.build(go, program, only, platform) / program
+            source = f"go:{package}@{module.known_as} {gobuild.release(go, module)} {platform}"
         _as_pinned(source, sha256_of(path), self.pins, HOW_BUILT)
         return Program(path, module.version, source, self.component.licence)
 

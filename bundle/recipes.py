@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from bundle import cache, gobuild, oci, packing, references
+from bundle import cache, cbuild, gobuild, oci, packing, references
 from bundle.catalogue import Catalogue
-from bundle.command import BuildError, run
+from bundle.command import BuildError
 from bundle.components import Program, programs_of
 from bundle.download import Unavailable, WrongBytes, sha256_of
 from bundle.packing import Image
@@ -98,13 +98,6 @@ def pause(catalogue: Catalogue, version: str) -> Program:
     """The pause program, one file of C in the Kubernetes tree, compiled. Raises BuildError."""
     component = next(each for each in catalogue.components.values() if "kubeadm" in programs_of(each))
     module = next(module for module in component.build if "kubeadm" in module.packages)
-    code = gobuild.source(gobuild.toolchain(catalogue.go), module) / PAUSE
-    compiler = run("gcc", "-dumpfullversion").strip()
-
-    def compile_it(made: Path) -> None:
-        with step(f"compiling pause {version}"):
-            run("gcc", "-Os", "-static", f"-DVERSION={version}", "-o", made / "pause", code)
-
-    made = cache.directory("pause", [version, compiler, code.read_text()], compile_it)
-    source = f"gcc:{module.module}/{PAUSE}@{module.known_as} gcc-{compiler} {catalogue.platform}"
-    return Program(made / "pause", version, source, component.licence)
+    go = gobuild.toolchain(catalogue.go)
+    path, source = cbuild.build(go, "pause", module, PAUSE, catalogue.platform, f"-DVERSION={version}")
+    return Program(path, version, source, component.licence)

@@ -51,6 +51,11 @@ def is_carried(lock: Lock) -> bool:
     return any(file.path.startswith(f"{RUNTIME}/") for file in lock.files)
 
 
+def oci_runtime(lock: Lock) -> str:
+    """By which program CRI-O runs containers: the bundle's runc where it has that, else crun."""
+    return "runc" if any(file.path == f"{RUNTIME}/runc" for file in lock.files) else "crun"
+
+
 def config_version(containerd: str) -> int:
     """The newest version of config.toml that a release of containerd reads; 1.6 reads a newer one as an empty one.
 

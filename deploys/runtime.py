@@ -79,6 +79,7 @@ def _crio(wanted: Wanted) -> None:
         pause=wanted.pause,
         policy=crio.POLICY,
         driver=wanted.driver,
+        oci=runtimes.oci_runtime(plan.lock()),
     )
     configured = file.content(name="Write CRI-O's configuration", dest=crio.CONFIG, content=text, validate=crio.CHECK)
     servers = [bundle_server.registry(node, plan.settings().bundle_port) for node in plan.bundle_servers()]

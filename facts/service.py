@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from typing import TypedDict
 
 from pyinfra.api import FactBase
@@ -13,6 +14,16 @@ class UnitState(TypedDict):
     active: str
     enabled: str
     stale: bool
+
+
+def unix(text: str) -> int | None:
+    """A time of systemd's, `@1764486575` or `Mon 2026-11-30 07:09:35 UTC`, in seconds since 1970; None for neither."""
+    if text.startswith("@") and text[1:].isdigit():
+        return int(text[1:])
+    try:
+        return int(datetime.strptime(text, "%a %Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
 
 
 class Unit(FactBase[UnitState]):
@@ -34,17 +45,19 @@ class Unit(FactBase[UnitState]):
     def command(self, unit: str, files: tuple[str, ...] = ()) -> str:
         quoted = shlex.quote(unit)
         times = f"find -L {shlex.join(files)} -maxdepth 1 -printf 'changed=%C@\\n' 2>/dev/null; " if files else ""
-        show = f"systemctl show {quoted} --timestamp=unix -p LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp"
+        # --timestamp=unix is of systemd 251; before, times are in words, which are made to be of UTC.
+        words = f"systemctl show {quoted} -p LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp"
+        show = f"{{ {words} --timestamp=unix || TZ=UTC LC_ALL=C {words}; }}"
         return f"{show} 2>/dev/null; {times}true"
 
     def process(self, output: list[str]) -> UnitState:
         pairs = [line.partition("=")[::2] for line in output if "=" in line]
         shown = dict(pairs)
-        started = shown.get("ActiveEnterTimestamp", "").lstrip("@")
+        started = unix(shown.get("ActiveEnterTimestamp", ""))
         changed = [int(value.partition(".")[0]) for key, value in pairs if key == "changed"]
         return UnitState(
             load=shown.get("LoadState", "not-found"),
             active=shown.get("ActiveState", "inactive"),
             enabled=shown.get("UnitFileState", ""),
-            stale=started.isdigit() and any(when > int(started) for when in changed),
+            stale=started is not None and any(when > started for when in changed),
         )

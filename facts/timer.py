@@ -7,6 +7,8 @@ from typing import Literal, TypedDict
 
 from pyinfra.api import FactBase
 
+from facts.service import unix
+
 
 class TimerState(TypedDict):
     timer: Literal["absent", "inactive", "active"]
@@ -20,7 +22,9 @@ def shown(name: str) -> str:
     """Shell that prints what systemd knows of NAME.timer and NAME.service."""
     timer, service = f"{name}.timer", f"{name}.service"
     return (
-        'show() { w=$1; shift; systemctl show --timestamp=unix "$@" 2>/dev/null | sed "s/^/$w /"; }; '
+        # --timestamp=unix is of systemd 251; before, times are in words, which are made to be of UTC.
+        'show() { w=$1; shift; { systemctl show --timestamp=unix "$@" || TZ=UTC LC_ALL=C systemctl show "$@"; } '
+        '2>/dev/null | sed "s/^/$w /"; }; '
         f"show timer {timer} -p LoadState,ActiveState; "
         # systemd 252 has this moment in words only.
         f"n=$(systemctl show {timer} -p NextElapseUSecRealtime --value 2>/dev/null); "
@@ -48,7 +52,7 @@ def understood(output: Sequence[str]) -> TimerState:
     timer, service = units["timer"], units["service"]
     if timer.get("LoadState") == "loaded":
         found["timer"] = "active" if timer.get("ActiveState") == "active" else "inactive"
-    found["ended"] = _seconds(service.get("ExecMainExitTimestamp", ""))
+    found["ended"] = unix(service.get("ExecMainExitTimestamp", "")) or None
     if service.get("ActiveState") in ("activating", "active"):
         found["result"] = "running"
     elif found["ended"] is not None:
@@ -60,11 +64,6 @@ def understood(output: Sequence[str]) -> TimerState:
 def failed(state: TimerState) -> bool:
     """Whether the last run has failed."""
     return state["result"] not in ("none", "success", "running")
-
-
-def _seconds(text: str) -> int | None:
-    digits = text.lstrip("@")
-    return int(digits) if digits.isdigit() and int(digits) > 0 else None
 
 
 class Timer(FactBase[TimerState]):

@@ -49,23 +49,22 @@ def up(names: Sequence[str] = DEFAULT, bundle: str = "dist/bundle") -> None:
         raise LabError("Only root can make machines, bridges and mounts. Run this as root.")
     nodes = [layout.node(name) for name in names]
     with locked():
-        if others := sorted(each.name for each in NODES.glob("*") if each.name not in names):
+        if others := sorted({each.name for each in NODES.glob("*")} - {node.name for node in nodes}):
             raise LabError(
                 f"The lab is up with another topology: {', '.join(others)} would be left over. Take it down first, by "
                 "`python3 tasks.py lab down`."
             )
         STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
-        shared = root.ensure()
+        roots = {node.release: root.ensure(node.release) for node in nodes}
         _keys(nodes)
         _sysctls(SYSCTLS)
         network.ensure_bridge()
         for node in nodes:
             if not machine.running(node):
                 say(f"starting {node.name} ({node.address})")
-            machine.start(node, shared)
+            machine.start(node, roots[node.release])
         restricted = not _may_lower_oom_scores()
-        facts = {"cgroup": cgroup.version(), "restricted": restricted, "root": str(shared), "bundle": bundle}
-        layout.write(nodes, facts)
+        layout.write(nodes, {"cgroup": cgroup.version(), "restricted": restricted, "bundle": bundle})
         for node in nodes:
             machine.wait(node)
     say(f"{len(nodes)} nodes are up; `ssh -F {STATE}/ssh_config {nodes[0].name}` logs in to one")
@@ -121,7 +120,7 @@ def start(name: str) -> None:
     """Start a stopped node again, with the disk it had, and wait for it."""
     with locked():
         node = member(name)
-        machine.start(node, Path(layout.read()["root"]))
+        machine.start(node, root.ensure(node.release))
         machine.wait(node)
 
 

@@ -31,7 +31,10 @@ TOPOLOGIES = {
     "compact": ("cp1", "cp2", "cp3", "w1"),
     "small": ("cp1", "w1"),
     "single": ("cp1",),
+    "mixed": ("cp1", "cp2:debian-13", "cp3:ubuntu-24.04", "w1:ubuntu-22.04"),
 }
+# What a node is of which a topology names no release.
+RELEASE = "debian-12"
 # First address of each kind of node; the kind is the name without its number.
 ROLES = {"lb": ("load_balancer", 10), "cp": ("control_plane", 20), "w": ("worker", 30)}
 
@@ -47,6 +50,7 @@ class Node:
     name: str
     group: str
     address: str
+    release: str = RELEASE
 
     @property
     def address6(self) -> str:
@@ -74,14 +78,15 @@ class Node:
         return self.directory / "console.log"
 
 
-def node(name: str) -> Node:
-    """A node by its name, such as "cp2". Raises LabError for a name with no role."""
+def node(named: str) -> Node:
+    """A node as topologies name it, "cp2" or "cp2:debian-13". Raises LabError for a name with no role."""
+    name, _, release = named.partition(":")
     kind = name.rstrip("0123456789")
     number = name[len(kind) :]
     if kind not in ROLES or not number or not 1 <= int(number) <= 9:
         raise LabError(f"{name}: not a node's name. Use lbN, cpN or wN with N from 1 to 9, such as cp1.")
     group, first = ROLES[kind]
-    return Node(name, group, f"{NETWORK}.{first + int(number)}")
+    return Node(name, group, f"{NETWORK}.{first + int(number)}", release or RELEASE)
 
 
 def topology(name: str) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ NSPAWN = (
     "--bind=/dev/kmsg", "--system-call-filter=@keyring bpf @mount add_key keyctl", "--resolv-conf=off",
     "--timezone=off", "--link-journal=no",
 )  # fmt: skip
-# Directories that must not lie on an overlay: containerd makes overlays of its own there.
-PLAIN = ("var/lib/containerd", "var/lib/kubelet", "var/lib/etcd")
+# Directories that must not lie on an overlay: containerd and CRI-O make overlays of their own there.
+PLAIN = ("var/lib/containerd", "var/lib/containers", "var/lib/kubelet", "var/lib/etcd")
 
 
 def mounted(path: Path) -> bool:

@@ -15,7 +15,7 @@ from servers import Certificates, Server
 
 from bundle import cache, catalogue, components, download, gobuild, sources
 from bundle.catalogue import Catalogue, Component, Download, Module, Source
-from bundle.command import BuildError
+from bundle.command import BuildError, run
 from bundle.components import Program
 from bundle.download import WrongBytes
 
@@ -272,6 +272,24 @@ def test_a_module_without_the_chart_is_told(dead: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(gobuild, "source", lambda go, module: tmp_path)
     with pytest.raises(BuildError, match=r"example\.org/shop v1\.2\.3 has no install/chart"):
         obtain(with_chart(dead), ["chart"])
+
+
+def test_a_program_of_c_is_compiled_from_all_files_of_its_directory(
+    dead: str, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, code = made_of(dead), tmp_path / "module/pins/src"
+    code.mkdir(parents=True)
+    (code / "main.c").write_text('#include "word.h"\nint main(void) { return puts(word()) < 0; }\n')
+    (code / "word.c").write_text('#include "word.h"\nconst char *word(void) { return "pinned"; }\n')
+    (code / "word.h").write_text("#include <stdio.h>\nconst char *word(void);\n")
+    monkeypatch.setattr(gobuild, "source", lambda go, module: tmp_path / "module")
+    module = Module(module="crio", packages={"crio": "crio/cmd/crio"}, c={"pins": "pins/src"})
+    crio = Component(version="v1", licence="MIT", build=(module,))
+    got = obtain(made.model_copy(update={"components": {"cri-o": crio}}), ["crio", "pins"])
+    assert run(got["pins"].path) == "pinned\n"
+    compiler = run("gcc", "-dumpfullversion").strip()
+    assert (got["pins"].version, got["pins"].source) == ("v1", f"gcc:crio/pins/src@v1 gcc-{compiler} linux/amd64")
+    assert go.built == ["crio crio@v1 linux/amd64"]
 
 
 def test_a_line_says_why_every_earlier_source_did_not_do(

@@ -194,10 +194,11 @@ def test_runtimes_are_published_by_their_number_or_their_tag(tmp_path: Path) -> 
 
 
 def test_a_site_may_take_parts_of_a_runtime_from_the_distribution(tmp_path: Path) -> None:
-    own = "{programs: [crio, pinns], packages: [skopeo, conmon, crun]}"
+    own = "{programs: [crio, pinns, runc], packages: [skopeo, conmon]}"
     made = loaded(tmp_path, f"runtime: cri-o\nruntimes: {{cri-o: {own}}}")
-    assert made.programs["runtime"] == ("crio", "pinns")
-    assert made.packages["debian-12"].sets["runtime"] == ("skopeo", "conmon", "crun")
+    assert made.programs["runtime"] == ("crio", "pinns", "runc")
+    assert made.packages["debian-12"].sets["runtime"] == ("skopeo", "conmon")
+    assert {"cri-o", "runc"} <= set(made.components) and "containerd" not in made.components
 
 
 def test_a_runtime_that_the_catalogue_has_not_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cluster.runtime import (
     differences,
     has_cni_directories,
     is_carried,
+    oci_runtime,
     problems,
     wanted,
 )
@@ -47,6 +48,12 @@ def lock(package: str = "", **components: str) -> Lock:
 
 def settings(**given: object) -> Any:
     return load({"vip": "10.0.0.100", **given})
+
+
+def test_cri_o_runs_containers_by_the_runc_of_the_bundle_where_that_has_one() -> None:
+    assert oci_runtime(lock(crio="v1.36.3", crun="v1.36.3")) == "crun"
+    assert oci_runtime(lock(crio="v1.36.3")) == "crun"  # the distribution's
+    assert oci_runtime(lock(crio="v1.36.3", runc="v1.4.3")) == "runc"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from harness import Machine, answer, recorded
 
 from facts.containerd import Images
 from facts.etcd import Members
+from facts.service import Unit
 
 # What `ctr images ls` prints, heads and all.
 CTR = """\
@@ -153,3 +154,12 @@ def test_members_and_their_health_are_asked_for(machine: Machine) -> None:
     machine.program("etcdctl", f'case "$*" in {answers}; exit 1;; esac')
     found = machine.ask(Members)
     assert [member["healthy"] for member in found["members"]] == [False, True, True]
+
+
+def test_a_systemd_before_251_says_its_times_in_words() -> None:
+    """What 249 of Ubuntu 22.04 printed, and the change of a file before and after that."""
+    shown = ["LoadState=loaded", "ActiveState=active", "UnitFileState=enabled"]
+    shown.append("ActiveEnterTimestamp=Mon 2026-11-30 07:09:35 UTC")
+    found = Unit().process([*shown, "changed=1796022573.8426790000"])
+    assert found == {"load": "loaded", "active": "active", "enabled": "enabled", "stale": False}
+    assert Unit().process([*shown, "changed=1796022576.1"])["stale"] is True

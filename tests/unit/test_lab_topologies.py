@@ -25,6 +25,7 @@ EXPECTED = {
     "compact": ("control-planes", (0, 3, 1)),
     "small": ("none", (0, 1, 1)),
     "single": ("none", (0, 1, 0)),
+    "mixed": ("control-planes", (0, 3, 1)),
 }
 
 
@@ -45,7 +46,7 @@ def raised(state: Path, names: Sequence[str], version: str = "v1.36.2", cgroup: 
     lock = {"format": 2, "platform": "linux/amd64", "kubernetes_version": version, "components": {}, "images": [],
             "packages": [], "package_sets": {}, "files": []}  # fmt: skip
     (state / "bundle.lock").write_text(json.dumps(lock))
-    facts = {"cgroup": cgroup, "restricted": False, "root": "/nowhere", "bundle": str(state)}
+    facts = {"cgroup": cgroup, "restricted": False, "bundle": str(state)}
     layout.write([layout.node(each) for each in names], facts)
     return runpy.run_path(str(INVENTORY))
 
