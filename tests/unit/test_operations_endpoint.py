@@ -125,7 +125,7 @@ def test_what_asks_by_another_kubeconfig_is_restarted_after_the_kubelet(hosts: M
     first, second = found.plan(endpoint.follow, topology=TOPOLOGY, node=CP1, old=OLD, new=NEW)
     assert first.text == endpoint.follow_script(CP1, [KUBELET_CONF, SCHEDULER], OLD, NEW)
     assert "label component=kube-scheduler" in second.text
-    assert found.said == [f"Will lead {KUBELET_CONF}, {SCHEDULER} to {NEW}: restarts kubelet of cp1"]
+    assert found.announced == [f"lead {KUBELET_CONF}, {SCHEDULER} to {NEW}: restarts kubelet of cp1"]
 
 
 def test_a_kubelet_that_a_killed_run_has_not_restarted_is(hosts: Make) -> None:

@@ -258,8 +258,8 @@ def test_programs_of_cilium_are_taken_off_the_hosts_interfaces_before_their_maps
     assert [path.name for path in machine.path("/sys/fs/bpf/tc/globals").iterdir()] == ["mine"]
     assert [each.text for each in unmounted] == ["umount /run/cilium/cgroupv2/x", "umount /run/cilium/cgroupv2"]
     made.plan(cleanup.network, subnets=[])
-    said = "Will remove 0 routes, rules: none, programs and maps of eBPF, /run/cilium/cgroupv2, /run/cilium/cgroupv2/x"
-    assert made.said == [said]
+    said = "remove 0 routes, rules: none, programs and maps of eBPF, /run/cilium/cgroupv2, /run/cilium/cgroupv2/x"
+    assert made.announced == [said]
 
 
 def test_maps_of_cilium_stay_when_a_program_that_needs_them_does(machine: Machine, hosts: Make) -> None:
