@@ -346,27 +346,32 @@ def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
     raise Exit(code=subprocess.run([PYTHON, "-m", "tools.settings", inventory], check=False).returncode)
 
 
-@task
-def plan(
-    c: Context, inventory: str = "inventories/prod.py", deploy: str = "cluster", output: str = "plan.json"
-) -> None:
-    """Keep what a deploy would change as JSON, and as a page for a browser beside it. Changes no host."""
+def planned(inventory: str, deploy: str, output: str, *flags: str) -> None:
+    """Plan a deploy and keep that as JSON and a page. Ends with pyinfra's exit status where that is not 0."""
     path, started = Path(output), time.time()
-    command = [VENV / "bin" / "pyinfra", inventory, f"deploys/{deploy}.py", "--dry", "--data", f"plan_out={path}"]
-    if code := subprocess.run(command, check=False).returncode:
-        raise Exit(code=code)
-    if not path.exists() or path.stat().st_mtime < started:  # pyinfra ends with 0 too where it has found no host
+    command = [VENV / "bin" / "pyinfra", inventory, f"deploys/{deploy}.py", *flags, "--data", f"plan_out={path}"]
+    code = subprocess.run(command, check=False).returncode
+    if code == 0 and not (path.exists() and path.stat().st_mtime >= started):  # so it ends where it has found no host
         raise Exit(f"error: no plan was made of deploys/{deploy}.py for {inventory}; why is above", code=1)
+    if code:
+        raise Exit(code=code)
     say(f"the plan: {path}")
     say(f"its page: {cluster.plan_page.beside(path)} (open it in a browser)")
 
 
 @task
-def drift(c: Context, inventory: str = "inventories/prod.py") -> None:
-    """Tell what differs between an inventory's hosts and what they are described as: exit status 0 nothing, 2
-    something, 1 could not tell."""
-    command = [VENV / "bin" / "pyinfra", inventory, "deploys/drift.py", "--diff", "-y"]
-    raise Exit(code=subprocess.run(command, check=False).returncode)
+def plan(
+    c: Context, inventory: str = "inventories/prod.py", deploy: str = "cluster", output: str = "plan.json"
+) -> None:
+    """Keep what a deploy would change as JSON, and as a page for a browser beside it. Changes no host."""
+    planned(inventory, deploy, output, "--dry")
+
+
+@task
+def drift(c: Context, inventory: str = "inventories/prod.py", output: str = "drift.json") -> None:
+    """Tell what differs between an inventory's hosts and what they are described as, and keep it as `plan` does: exit
+    status 0 nothing, 2 something, 1 could not tell."""
+    planned(inventory, "drift", output, "--diff", "-y")
 
 
 @task
