@@ -313,9 +313,11 @@ def run(
     """
     if module == "builtins":
         _options.update(options, record.OPTIONS)
+        if anyway:
+            layer()
+            return
         record.begin(refuse, only)
-        if not anyway:
-            refuse(problems())
+        refuse(problems())
         layer()
         record.end(_about, refuse, only)
 
