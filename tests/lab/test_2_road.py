@@ -45,7 +45,7 @@ def test_a_dry_run_of_bare_nodes_names_every_step(plan: str) -> None:
         ", containerd none -> 1.6.20", ", haproxy none -> 2.6.12", "import registry.k8s.io/kube-apiserver:v1.36.2",
         "install /usr/bin/kubeadm", "write /etc/containerd/config.toml", "SystemdCgroup = true",
         "write /etc/haproxy/haproxy.cfg", "server cp3 10.88.0.23:6443",
-        "create /etc/keepalived/keepalived.conf",
+        "write /etc/keepalived/keepalived.conf",
         "Initialise the cluster on cp1", "Join control plane cp2", "Join control plane cp3", "Join the worker",
         "create /etc/kubernetes/addons/flannel.yaml", "its content is known once the CA is made",
     ):  # fmt: skip
