@@ -371,7 +371,7 @@ class Node:
             cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
             cluster["made"] += 1
         cluster["nodes"][self.name] = role
-        cluster["marks"].pop(self.name, None)
+        cluster["roles"].pop(self.name, None)
         self.state["links"] = ["cni0", "flannel.1"]
         self.start_kubelet()
 
@@ -1815,7 +1815,7 @@ def marks(world: World, name: str) -> dict[str, list[str]]:
     """Labels and taints of a Node: those that kubeadm has given it, until somebody changes them."""
     own = [f"{ROLE}control-plane"] if world.cluster["nodes"][name] == "control-plane" else []
     taints = own if world.cluster["tainted"] else []
-    found: dict[str, list[str]] = world.cluster["marks"].setdefault(name, {"labels": own, "taints": [*taints]})
+    found: dict[str, list[str]] = world.cluster["roles"].setdefault(name, {"labels": own, "taints": [*taints]})
     return found
 
 

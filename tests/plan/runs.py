@@ -306,7 +306,7 @@ def make_site(
         "cordoned": [],
         "left": [],
     }  # what a drain evicts; members that have left etcd
-    cluster |= {"tainted": True, "marks": {}}  # labels and taints of Nodes
+    cluster |= {"tainted": True, "roles": {}}  # labels and taints of Nodes
     cluster |= {"subnets": {}, "made": 0}  # pods' subnets by node, and how many were ever given
     (directory / "state.json").write_text(json.dumps({"clock": 0, "cluster": cluster, "nodes": nodes}))
     return Site(directory)
