@@ -100,27 +100,7 @@ def test_control_planes_that_renew_by_themselves_at_once_go_one_after_the_other(
     assert said.count("last run: success at") == 3 and "no errors, no warnings" in said
     everywhere(lambda node: ssh(node, f"systemctl start {UNIT}"), CONTROL_PLANES)  # nothing ends now
     assert sorted(at_work(node) for node in CONTROL_PLANES) == spans
-
-
-def test_on_a_cluster_that_is_not_well_a_timer_renews_nothing_and_fails_with_the_reason() -> None:
-    ssh(NODE, SHORT)
-    ending = [on_disk(NODE, path) for path in PATHS.values()]
-    running = "crictl ps -q --name '^(etcd|kube-apiserver|kube-scheduler)$' | sort"
-    before = ssh(NODE, running)
-    gone = "while crictl ps -q --name '^etcd$' | grep -q .; do sleep 1; done"
-    ssh("cp3", f"mv /etc/kubernetes/manifests/etcd.yaml /run/ && {gone}")
-    try:
-        ssh(NODE, f"systemctl start {UNIT}", check=False, timeout=900)
-    finally:
-        ssh("cp3", "mv /run/etcd.yaml /etc/kubernetes/manifests/")
-    assert ([on_disk(NODE, path) for path in PATHS.values()], ssh(NODE, running)) == (ending, before)
-    said = pyinfra("certificates", "-y", *TIMER).stdout
-    assert f"Warning: {NODE}: the last renewal by timer failed (exit-code)" in said
-    assert "etcd has a member that is not healthy" in said
-    ssh(NODE, f"systemctl start {UNIT}", timeout=900)
-    assert {port: served(NODE, port) for port in PATHS} == {port: on_disk(NODE, path) for port, path in PATHS.items()}
     assert changes(deployed("certificate_timer", "-y")) == {"Certificate timer | Remove the timer of renewal": 3}
-    assert changes(deployed("cluster", "-y")) == {}
 
 
 def test_a_user_is_let_in_by_a_kubeconfig_and_may_what_its_groups_may() -> None:
