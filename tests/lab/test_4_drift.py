@@ -90,7 +90,7 @@ KINDS = [
     Kind("extra backend", "lb1", "echo '    server drift 10.88.0.99:6443' >> /etc/haproxy/haproxy.cfg",
          "Write HAProxy's", "haproxy.cfg"),
     Kind("VRRP priority", "lb2", "sed -i 's/priority 100/priority 150/' /etc/keepalived/keepalived.conf",
-         "Write Keepalived's configuration", "content"),
+         "Write Keepalived's configuration", "priority 150"),
     Kind("mode of a check", "lb1", "chmod 644 $(sed -n 's/.*script \"\\(.*\\)\"/\\1/p' "
          "/etc/keepalived/keepalived.conf | head -1)", "Write Keepalived's check", "mode 644 -> 755"),
     Kind("drop-in gone", "lb2", "rm /etc/systemd/system/haproxy.service.d/keepalived.conf", "tell Keepalived",
