@@ -29,7 +29,7 @@ class _Row(BaseModel):
 class Change(_Row):
     """One thing that an operation does to a host."""
 
-    words: str = Field(description="what is done, such as `create /etc/hosts (absent)`")
+    words: str = Field(description="what is done, such as `modify /etc/hosts (content)`")
     diff: tuple[str, ...] = Field((), description="lines of a unified diff, without secrets")
     effect: str = Field("", description="what comes of it for what runs, such as `restarts kubelet`; empty: nothing")
     later: str = Field("", description="what of it cannot be known before the run, and since when it is")
@@ -84,13 +84,13 @@ class Plan(_Row):
         return sum(bool(change.later) for each in self.steps for group in each.groups for change in group.changes)
 
     def rows(self) -> dict[tuple[str, str], tuple[Change, ...]]:
-        """What each operation does to each host, by both."""
-        return {
-            (step.operation, name): group.changes
-            for step in self.steps
-            for group in step.groups
-            for name in group.hosts
-        }
+        """What each operation does to each host, by both; of several of one name, one after the other."""
+        found: dict[tuple[str, str], tuple[Change, ...]] = {}
+        for step in self.steps:
+            for group in step.groups:
+                for name in group.hosts:
+                    found[step.operation, name] = found.get((step.operation, name), ()) + group.changes
+        return found
 
 
 def step(operation: str, changes: Mapping[str, tuple[Change, ...]]) -> Step:

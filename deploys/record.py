@@ -33,7 +33,6 @@ COLOURS = {"+": "green", "-": "red"}
 
 # Hosts for which pyinfra has executed the deploy's file that it loads now.
 _planned: set[str] = set()
-_shown: set[str] = set()
 
 
 def begin(refuse: Callable[[list[str]], None], only: bool) -> None:
@@ -74,7 +73,7 @@ class Held(BaseStateCallback):
 
 
 def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None], only: bool) -> None:
-    """After a deploy is planned for this host; when it is for all, show the plan, keep it, and ask the one that binds.
+    """After a deploy is planned for this host; when the last one is for all, show, keep and check the plan.
 
     `about` has the fields of a Plan that are not of pyinfra's; `refuse` stops the run with reasons, if there are any.
     With `only` pyinfra ends here, by DRIFT where anything would change.
@@ -83,6 +82,8 @@ def end(about: Callable[[], dict[str, Any]], refuse: Callable[[list[str]], None]
     if not {each.name for each in host.state.inventory.get_active_hosts()} <= _planned:
         return
     _planned.clear()
+    if host.state.current_op_file_number < len(_deploys()) - 1:  # others follow on the command line
+        return
     state, site, asked = host.state, about(), host.state.inventory.override_data
     if path := asked.get("result_out"):
         atexit.register(_keep_result, state, site, Path(str(path)))
@@ -110,14 +111,17 @@ def _keep_result(state: State, about: dict[str, Any], path: Path) -> None:
         write(_record(state, "result", about), path)
 
 
+def _deploys() -> tuple[str, ...]:
+    """The deploys of the command line, such as `cluster`, in their order."""
+    return tuple(Path(word).stem for word in sys.argv if Path(word).parent.name == "deploys")
+
+
 def show(plan: Plan) -> None:
-    """Print what was planned since this was last called."""
-    new = plan.model_copy(update={"steps": tuple(each for each in plan.steps if each.operation not in _shown)})
-    _shown.update(each.operation for each in plan.steps)
-    if not new.steps:
+    """Print a plan for people."""
+    if not plan.steps:
         return
     logger.info("--> Plan:")
-    for line in lines(new, host.state.config.DIFF):
+    for line in lines(plan, host.state.config.DIFF):
         logger.info("    %s", format_text(line, COLOURS.get(line.strip()[:1])) if line.startswith("    ") else line)
     if plan.unknown:
         logger.info(f"    {plan.unknown} of these changes cannot be known whole before the run; each says what is not.")
@@ -159,7 +163,7 @@ def _record(state: State, kind: Literal["plan", "result"], about: dict[str, Any]
         schema=1,
         kind=kind,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        deploys=tuple(Path(word).stem for word in sys.argv if Path(word).parent.name == "deploys"),
+        deploys=_deploys(),
         operations=len(order),
         steps=tuple(_steps(state, order, executed=kind == "result")),
         **about,

@@ -24,7 +24,7 @@ def will(words: str, diff: Iterable[str] = (), effect: str = "", later: str = ""
     """
     Note what the running operation does to its host; before its first command, where planning ends.
 
-    + words: what is done, with a verb first, such as "create /etc/hosts (absent)"
+    + words: what is done, with a verb first, such as "modify /etc/hosts (content)"
     + diff: lines of a unified diff, without secrets
     + effect: what comes of it for what runs, such as "restarts kubelet"
     + later: what of it cannot be known before the run

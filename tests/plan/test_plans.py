@@ -49,6 +49,17 @@ def test_hosts_that_no_longer_match_the_required_plan_are_left_as_they_are(clust
     assert "does not hold any more" in run.words
 
 
+def test_a_plan_of_several_deploys_is_one_and_binds_all_of_them(cluster: Site, tmp_path: Path) -> None:
+    both, kept = ("node", "deploys/runtime.py"), tmp_path / "kept.json"
+    plan = drifted(cluster).run(both[1], "--dry", layer=both[0])
+    (cluster.directory / "plan_out.json").rename(kept)
+    run = cluster.run(both[1], "-y", "--data", f"plan_in={kept}", layer=both[0])
+    assert run.code == 0, run.words
+    assert plan.plan and plan.plan.deploys == ("node", "runtime")
+    assert {operation.partition(" | ")[0] for operation, _ in plan.plan.rows()} == {"Node", "Runtime"}
+    assert plan.differs(run) == []
+
+
 def test_a_plan_of_another_deploy_or_no_plan_at_all_is_refused(cluster: Site, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     cluster.run("--dry", "--data", f"plan_out={kept}", layer="node")

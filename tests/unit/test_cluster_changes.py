@@ -75,6 +75,12 @@ def test_of_what_could_not_be_known_the_words_alone_must_agree() -> None:
     assert difference(before, plan(step("A", {"w1": write("modify /etc/x")}), kind="result")) != []
 
 
+def test_operations_of_one_name_are_all_compared() -> None:
+    first, second = step("A", {"w1": write("create /etc/x")}), step("A", {"w1": write("create /etc/y")})
+    assert plan(first, second).rows() == {("A", "w1"): (*write("create /etc/x"), *write("create /etc/y"))}
+    assert difference(plan(first, second), plan(second)) != []
+
+
 def test_each_difference_names_host_operation_and_what_differs() -> None:
     before = plan(step("A", {"w1": write("create", "+a"), "w2": write()}), step("B", {"w1": write()}))
     after = plan(
