@@ -31,7 +31,8 @@ def shown(name: str) -> str:
         'test -n "$n" && echo next $(date -d "$n" +%s); '
         f"show service {service} -p LoadState,ActiveState,Result,ExecMainExitTimestamp; "
         f"systemctl is-failed -q {service} 2>/dev/null && "
-        f"journalctl -u {service} -n 4 -o cat --no-pager 2>/dev/null | sed 's/^/said /'; "
+        # Not by -u, for systemd's own words of a failure come last and are as many.
+        f"journalctl _SYSTEMD_UNIT={service} -n 4 -o cat --no-pager 2>/dev/null | sed 's/^/said /'; "
     )
 
 
