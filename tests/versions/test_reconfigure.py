@@ -15,7 +15,7 @@ from cluster import kubeadm, reconfiguration
 from cluster.reconfiguration import KUBELET, kubelet_map
 from cluster.settings import Settings, load
 from cluster.topology import Node, Topology
-from facts.reconfigure import NodeFiles, SharedConfiguration
+from facts.reconfigure import NOTHING, NodeFiles, SharedConfiguration
 
 CP1, CP2 = (Node(f"cp{last}", IPv4Address(f"10.0.0.{last}")) for last in (1, 2))
 TOPOLOGY = Topology(control_planes=(CP1, CP2), workers=(), load_balancers=())
@@ -51,14 +51,14 @@ def asked(minor: str, command: str, node: Node, mine: Settings, directory: Path)
 
 
 def written(minor: str, data: dict[str, Any], directory: Path, node: Node = CP2) -> dict[str, str]:
-    command = NodeFiles().command(control_plane=True).partition("exit 0; ")[2]
+    command = NodeFiles().command(control_plane=True).rpartition(f"{NOTHING}; ")[2]
     return NodeFiles().process(asked(minor, command, node, settings(minor, data), directory))["wanted"]
 
 
 def kept(minor: str, data: dict[str, Any], directory: Path) -> dict[str, dict[str, str]]:
     mine = settings(minor, data)
     command = SharedConfiguration().command(kubelet_map(mine.kubernetes_version))
-    said = asked(minor, command.partition("-o json 2>/dev/null) || exit 0; ")[2], CP1, mine, directory)
+    said = asked(minor, command.rpartition(f"{NOTHING}; ")[2], CP1, mine, directory)
     names = ("kubeadm-config", "kube-proxy", kubelet_map(mine.kubernetes_version))
     items = ", ".join(f'{{"metadata": {{"name": "{name}"}}, "data": {{}}}}' for name in names)
     return SharedConfiguration().process([said[0], f'{{"items": [{items}]}}'])["wanted"]
@@ -94,4 +94,6 @@ def test_addresses_that_cannot_change_are_told_with_their_settings(minor: str, t
         for each in (kept(minor, BEFORE, tmp_path), other)
     )
     lines = reconfiguration.refused(stored, wanted)
-    assert [line.partition(":")[0] for line in lines] == ["pod_subnet", "vip, api_port or control_plane_endpoint"]
+    endpoint = "api_port, control_plane_endpoint or load_balancing"
+    assert [line.partition(":")[0] for line in lines] == ["pod_subnet", endpoint]
+    assert reconfiguration.refused(stored, wanted, moves=True) == lines[:1]
