@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
-from gevent.lock import RLock
 from pyinfra import inventory, logger
 
 from cluster import rotation
@@ -23,9 +21,8 @@ from facts.authority import Authorities
 from facts.etcd import Members
 from facts.file import FileState
 from facts.kubeadm import ClusterConfig
+from operations.once import once
 from operations.verify import etcd_unhealthy
-
-_once = RLock()
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,9 @@ def interrupted() -> list[str]:
     ]
 
 
+@once
 def under_way() -> Rotation | None:
     """The rotation that is to be begun or gone on with, if any. Raises InputError with all that forbids one."""
-    with _once:
-        return _under_way()
-
-
-@cache
-def _under_way() -> Rotation | None:
     topology = plan.topology()
     nodes = (*topology.control_planes, *topology.workers)
     everybody = tuple(dict.fromkeys((*nodes, *plan.balancers())))

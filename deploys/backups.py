@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import tarfile
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
-from gevent.lock import RLock
 from pyinfra import host, logger
 
 from cluster.backup import MANIFEST, NODE_DIRECTORY, BackupError, sha256, unsuitable
@@ -21,10 +19,9 @@ from deploys.ask import ask
 from facts.etcd import ETCDCTL, Members
 from facts.restore import Restoration, RestoreState
 from operations import backup
+from operations.once import once
 from operations.restore import Restore, ids
 
-# Hosts plan at the same time.
-_once = RLock()
 # What all control planes share; kubeadm makes the rest of the PKI of it.
 SHARED = (
     "ca.crt", "ca.key", "sa.pub", "sa.key", "front-proxy-ca.crt", "front-proxy-ca.key", "etcd/ca.crt", "etcd/ca.key",
@@ -40,14 +37,9 @@ def script() -> str:
     )  # fmt: skip
 
 
+@once
 def member() -> Node:
     """The first control plane of this run whose etcd member is healthy. Raises InputError when none is."""
-    with _once:
-        return _member()
-
-
-@cache
-def _member() -> Node:
     states = ask(Members, plan.in_run(plan.topology().control_planes))
     for node in plan.topology().control_planes:
         for each in states.get(node.name, Members.default())["members"]:
@@ -58,7 +50,7 @@ def _member() -> Node:
     raise AssertionError("what was found is refused")
 
 
-@cache
+@once
 def _opened() -> backup.Opened:
     """The backup that was named, checked and decrypted. Raises InputError."""
     named, key = host.data.get("backup"), host.data.get("backup_key")
@@ -79,14 +71,9 @@ def authorities() -> dict[str, str]:
     return {f"/{name}": texts[name] for name in wanted}
 
 
+@once
 def restore() -> tuple[Restore, bool]:
     """The restore, and whether its control plane is to be made first. Raises InputError with all that forbids it."""
-    with _once:
-        return _restore()
-
-
-@cache
-def _restore() -> tuple[Restore, bool]:
     settings, topology = plan.settings(), plan.topology()
     source = _opened()
     missing = [each.name for each in topology.control_planes if each not in plan.in_run(topology.control_planes)]

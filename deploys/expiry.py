@@ -8,11 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from gevent.lock import RLock
 from pyinfra import host, inventory, logger
 
 from cluster import certificates, users
@@ -25,8 +23,8 @@ from facts.certificate import RENEWAL, Certificates
 from facts.timer import Timer, TimerState
 from operations import timer
 from operations.certificates import Question, refusal
+from operations.once import once
 
-_once = RLock()
 # What the table calls the control machine.
 HERE = "(here)"
 
@@ -41,7 +39,7 @@ def question(node: Node) -> Question:
     return Question(ports=ports, files=(HAPROXY_CA, BUNDLE_SERVER))
 
 
-@cache
+@once
 def _states(names: tuple[str, ...]) -> dict[str, State]:
     found: dict[str, State] = ask_each(Certificates, {name: {**question(plan.node_of(name))} for name in names})
     return found
@@ -79,8 +77,9 @@ def _timers(asked: Iterable[Node]) -> list[str]:
     return found
 
 
-@cache
-def _look() -> Findings:
+@once
+def findings() -> Findings:
+    """What is wrong with certificates of the hosts of this run; the table is shown once, whichever host comes first."""
     settings, topology = plan.settings(), plan.topology()
     asked = [node for node in topology.nodes if host.state.is_host_in_limit(inventory.get_host(node.name))]
     states = _states(tuple(node.name for node in asked))
@@ -114,12 +113,6 @@ def _look() -> Findings:
     return Findings(tuple(errors), tuple(warnings))
 
 
-def findings() -> Findings:
-    """What is wrong with certificates of the hosts of this run; the table is shown once, whichever host comes first."""
-    with _once:
-        return _look()
-
-
 @dataclass(frozen=True)
 class Renewal:
     """What is to be renewed: of each control plane, in which order, `within` how many days, and whether all are
@@ -131,8 +124,9 @@ class Renewal:
     together: bool
 
 
-@cache
-def _renewal() -> Renewal:
+@once
+def renewal() -> Renewal:
+    """What is to be renewed of control planes, `--limit` or not. Raises InputError."""
     settings, topology = plan.settings(), plan.topology()
     within = plan.option("renew_within")
     within = settings.certificate_warning_days if within is None else within
@@ -154,9 +148,3 @@ def _renewal() -> Renewal:
     if begun and not together and (found := refusal(topology, begun)):
         plan.refuse([found])
     return Renewal(order, works, within, together)
-
-
-def renewal() -> Renewal:
-    """What is to be renewed of control planes, `--limit` or not; looked at once a run. Raises InputError."""
-    with _once:
-        return _renewal()

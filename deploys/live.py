@@ -5,11 +5,9 @@ It is apart from the deploys, for pyinfra executes a deploy's file anew for ever
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import yaml
-from gevent.lock import RLock
 from pyinfra import inventory, logger
 
 from cluster import reconfiguration
@@ -20,11 +18,10 @@ from deploys import authorities, plan
 from deploys.ask import ask
 from facts.kubeadm import KubeadmNode, StoredConfiguration
 from operations import remote
+from operations.once import once
 
-_once = RLock()
 
-
-@cache
+@once
 def _stored() -> dict[str, Any]:
     for node in remote.reached(plan.topology().control_planes):
         text = inventory.get_host(node.name).get_fact(StoredConfiguration)
@@ -34,32 +31,31 @@ def _stored() -> dict[str, Any]:
     return {}
 
 
-@cache
-def _refuse() -> None:
+@once
+def refuse() -> None:
+    """Stop before the first change where a cluster that is there cannot follow the settings, or not before a rotation
+    of its CAs has ended. Raises InputError."""
     topology, stored = plan.topology(), _stored()
     if not stored:
         return
     first = topology.first_control_plane
     mine = plan.settings(first.name)
     documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
-    moves = _left() is not None
+    moves = left() is not None
     problems = [*authorities.interrupted(), *refused(stored, documents["ClusterConfiguration"], moves)]
     plan.refuse([*problems, *(_beyond() if moves else ())])
-    left = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
-    if left and len(left) < len(topology.control_planes):
-        logger.warning(f"Warning: {', '.join(left)}: not in this run, so settings that have changed do not reach them")
+    others = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
+    if others and len(others) < len(topology.control_planes):
+        logger.warning(
+            f"Warning: {', '.join(others)}: not in this run, so settings that have changed do not reach them"
+        )
 
 
-@cache
-def _left() -> Endpoint | None:
-    stored = _stored()
-    return reconfiguration.left(stored, plan.settings(), plan.topology()) if stored else None
-
-
+@once
 def left() -> Endpoint | None:
     """Where the cluster finds the API still, of which this run or another is to carry it to another virtual IP."""
-    with _once:
-        return _left()
+    stored = _stored()
+    return reconfiguration.left(stored, plan.settings(), plan.topology()) if stored else None
 
 
 def moving() -> list[str]:
@@ -87,16 +83,8 @@ def _beyond() -> list[str]:
     ]
 
 
-def refuse() -> None:
-    """Stop before the first change where a cluster that is there cannot follow the settings, or not before a rotation
-    of its CAs has ended. Raises InputError."""
-    with _once:
-        _refuse()
-
-
 def new_names() -> list[str]:
     """Names that the settings want in API servers' certificates and the cluster does not have there yet."""
-    with _once:
-        stored = _stored()
-        moved = [str(plan.endpoint().host)] if _left() else []
+    stored = _stored()
+    moved = [str(plan.endpoint().host)] if left() else []
     return moved + missing_names(stored, plan.settings()) if stored else []

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gevent.lock import RLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory, logger
 from pyinfra.api import operation
@@ -35,10 +33,9 @@ from deploys import record
 from deploys.ask import at_once
 from facts.hardware import Hardware
 from operations import file, package
+from operations.once import once
 
 GROUPS = ("control_plane", "worker", "load_balancer")
-# Hosts plan at the same time: while one looks at something, the others come to the same place, and wait.
-_once = RLock()
 # What a day-two deploy is told by `--data`, beside settings: these names.
 _options: set[str] = set()
 
@@ -117,9 +114,9 @@ def endpoint() -> Endpoint:
     return balancing.endpoint(settings(), topology())
 
 
-@cache
+@once
 def problems() -> list[str]:
-    """Everything wrong with the inventory, the settings and the lock, in words; asks no host, and looks once a run."""
+    """Everything wrong with the inventory, the settings and the lock, in words; asks no host."""
     mine, known = settings(), topology()
     if "remove" in _options and (refused := removal.problems(everybody(), removed())):
         return refused
@@ -175,15 +172,14 @@ def _documents(known: Topology) -> list[str]:
     return [line if len(names) == len(by_host) else f"{', '.join(names)}: {line}" for line, names in whose.items()]
 
 
-@cache
+@once
 def _damage(directory: str, public_key: str | None) -> list[str]:
     return verify(Path(directory), public_key)
 
 
 def damage() -> list[str]:
-    """Every byte of the bundle that is not as locked, in words; looked at once a run."""
-    with _once:
-        return _damage(settings().bundle_dir, settings().bundle_public_key)
+    """Every byte of the bundle that is not as locked, in words."""
+    return _damage(settings().bundle_dir, settings().bundle_public_key)
 
 
 def refuse(found: Sequence[str]) -> None:
@@ -192,7 +188,7 @@ def refuse(found: Sequence[str]) -> None:
         raise InputError("Nothing was changed on any host. Found:\n" + "\n".join(f"  - {line}" for line in found))
 
 
-@cache
+@once
 def _lock(directory: str, public_key: str | None) -> Lock:
     return read_lock(Path(directory), public_key)
 
@@ -200,26 +196,19 @@ def _lock(directory: str, public_key: str | None) -> Lock:
 def lock() -> Lock:
     """The lock of the bundle on this machine. Raises InputError when it cannot be read, or nobody vouches for it."""
     try:
-        with _once:
-            return _lock(settings().bundle_dir, settings().bundle_public_key)
+        return _lock(settings().bundle_dir, settings().bundle_public_key)
     except BundleError as error:
         raise InputError(str(error)) from None
 
 
-@cache
-def _systems(names: tuple[str, ...]) -> dict[str, str]:
+@once
+def systems() -> dict[str, str]:
+    """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once."""
+    names = [node.name for node in in_run(everybody().nodes)]
     return {name: families.system(state) for name, state in at_once(names, lambda it: it.get_fact(Hardware)).items()}
 
 
-def systems() -> dict[str, str]:
-    """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once, and once a run."""
-    with _once:
-        return _systems(
-            tuple(node.name for node in everybody().nodes if host.state.is_host_in_limit(inventory.get_host(node.name)))
-        )
-
-
-@cache
+@once
 def _lacking() -> list[str]:
     """What hosts of this run need for their releases and the bundle has not; without packages nothing can be waived."""
     found = report(lacking(systems(), settings(), topology(), lock()), settings().waived_checks)

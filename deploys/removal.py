@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
-from gevent.lock import RLock
 from pyinfra import host, inventory, logger
 
 from cluster import draining, removal
@@ -20,8 +18,7 @@ from facts.kubeadm import ClusterConfig, MemberNode
 from facts.pods import NodePods
 from operations import remote
 from operations.kubeadm import find_seed, peer
-
-_once = RLock()
+from operations.once import once
 
 
 @dataclass(frozen=True)
@@ -47,24 +44,9 @@ def gone() -> bool:
     return plan.option("gone") is True
 
 
+@once
 def removal_of_this_run() -> Removal:
     """What is to be done, once it is known that it may be. Raises InputError with every reason why it may not."""
-    with _once:
-        outcome = _outcome()
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-@cache
-def _outcome() -> Removal | Exception:
-    try:
-        return _look()
-    except Exception as error:  # kept, so that no other host asks everyone again
-        return error
-
-
-def _look() -> Removal:
     nodes = {node.name: node for node in plan.everybody().nodes if node.name in plan.removed()}
     plan.refuse(list(_reach(nodes)))
     seed, known = find_seed(plan.topology())
@@ -119,14 +101,9 @@ def _cluster(seed: Node, nodes: dict[str, Node], known: dict[str, MemberNode], m
                 yield from draining.problems(name, state["pods"], state["budgets"])
 
 
+@once
 def still_member() -> list[str]:
     """Hosts of this run that are nodes for a control plane which is not of this run, in words."""
-    with _once:
-        return _still_member()
-
-
-@cache
-def _still_member() -> list[str]:
     for keeper in remote.reached(node for node in plan.topology().control_planes if not in_run(node)):
         state = inventory.get_host(keeper.name).get_fact(ClusterConfig)
         if state["state"] == "initialised":

@@ -7,11 +7,9 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gevent.lock import RLock
 from pyinfra import host, inventory, logger
 from pyinfra.api import Host
 
@@ -39,13 +37,13 @@ from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
 from facts.upgrade import NodeVersions, RemovedApis, Versions
+from operations.once import once
 
 PATHS = ("/", "/var/lib", NODE_DIRECTORY, machine.CONTAINERD)
 MEASURED = (
     (NODE_DIRECTORY, NODE_DIRECTORY),
     (machine.CONTAINERD, f"{machine.CONTAINERD}/io.containerd.content.v1.content"),
 )
-_once = RLock()
 
 
 def gather(asked: tuple[Node, ...]) -> Seen:
@@ -157,7 +155,9 @@ def _may_not_ask(data: dict[str, object]) -> bool:
     return bool(data.get("_sudo")) and not data.get("_sudo_password") and not sys.stdin.isatty()
 
 
-def _look() -> Report:
+@once
+def findings() -> Report:
+    """What was found on all hosts of this run."""
     settings, everybody = plan.settings(), plan.topology().nodes
     asked = tuple(node for node in everybody if host.state.is_host_in_limit(inventory.get_host(node.name)))
     began = datetime.now(UTC).isoformat(timespec="seconds")
@@ -196,20 +196,3 @@ def _show(done: Report) -> None:
     for line in (*done.lines("error", waived=True), *done.lines("warning", waived=True)):
         logger.info(f"Waived: {line}")
     logger.info(done.summary())
-
-
-@cache
-def _outcome() -> Report | Exception:
-    try:
-        return _look()
-    except Exception as error:  # kept, so that no other host asks everyone again
-        return error
-
-
-def findings() -> Report:
-    """What was found on all hosts of this run; looked for once, whichever host comes first while the others wait."""
-    with _once:
-        outcome = _outcome()
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome

@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping
 from ipaddress import IPv4Network
 
 import gevent
-from gevent.lock import RLock
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
@@ -19,11 +18,10 @@ from facts.kubernetes import PodSubnets
 from facts.pod_network import PodNetwork
 from operations import file, remote
 from operations.kubeadm import Role, find_seed, join_action
+from operations.once import once
 
 Subnets = Mapping[str, NodeSubnet]
 WAIT = 60  # seconds that kube-controller-manager is given for a node that has just joined
-_once = RLock()
-_joining: list[tuple[str, ...]] = []
 
 
 def subnets(topology: Topology) -> Subnets | None:
@@ -34,22 +32,20 @@ def subnets(topology: Topology) -> Subnets | None:
     return None
 
 
+@once
 def joining(topology: Topology) -> tuple[str, ...]:
     """Nodes that this run is going to join, while planning; they are looked for once. What they get is not known."""
-    with _once:
-        if not _joining:
-            _, known = find_seed(topology)
-            found = []
-            for node in (*topology.control_planes, *topology.workers):
-                each = inventory.get_host(node.name)
-                if host.state.is_host_in_limit(each):
-                    role: Role = "control-plane" if node in topology.control_planes else "worker"
-                    state = each.get_fact(KubeadmNode)["state"]
-                    # Without an API a node that is whole is not joined again.
-                    if (known or state != role) and join_action(state, known.get(node.name), role) != "none":
-                        found.append(node.name)
-            _joining.append(tuple(found))
-        return _joining[0]
+    _, known = find_seed(topology)
+    found = []
+    for node in (*topology.control_planes, *topology.workers):
+        each = inventory.get_host(node.name)
+        if host.state.is_host_in_limit(each):
+            role: Role = "control-plane" if node in topology.control_planes else "worker"
+            state = each.get_fact(KubeadmNode)["state"]
+            # Without an API a node that is whole is not joined again.
+            if (known or state != role) and join_action(state, known.get(node.name), role) != "none":
+                found.append(node.name)
+    return tuple(found)
 
 
 def _given(topology: Topology, node: Node) -> Subnets:

@@ -18,6 +18,7 @@ from facts.kubeadm import ClusterConfig, KubeadmNode
 from facts.kubernetes import PodSubnets
 from facts.pod_network import PodNetwork
 from operations import bridge as operations
+from operations.once import once
 
 Make = Callable[[dict[str, dict[str, Any]]], Hosts]
 PODS = IPv4Network("10.244.0.0/16")
@@ -52,7 +53,7 @@ def told(subnets: Any = SUBNETS, cluster: list[str] = CLUSTER, worker: list[str]
 
 @pytest.fixture(autouse=True)
 def a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_joining", [])
+    monkeypatch.setattr(operations, "joining", once(operations.joining.__wrapped__))
     monkeypatch.setattr(operations.gevent, "sleep", lambda _: None)
 
 
