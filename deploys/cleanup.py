@@ -82,7 +82,7 @@ def clean(purge: bool = False) -> None:
     if host.get_fact(Traces, paths=(UNMANAGED,)):
         service.unit(
             name="Tell NetworkManager",
-            unit=NETWORK_MANAGER, restart_on=[unmanaged], enabled=False, reload=True,
+            unit=NETWORK_MANAGER, reload_on=[unmanaged], enabled=False,
         )  # fmt: skip
     cleanup.removed(name="Remove files", paths=paths(shared=bool(shared)), parents=PARENTS)
 

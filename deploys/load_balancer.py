@@ -50,7 +50,8 @@ def haproxy() -> None:
     )
     service.unit(
         name="Run HAProxy",
-        unit="haproxy.service", restart_on=[trusted, written, told], config_files=[CA, HAPROXY, DROP_IN],
+        unit="haproxy.service", restart_on=[told], reload_on=[trusted, written],
+        config_files=[CA, HAPROXY, DROP_IN],
         effect="connections to the API through this host are cut",
     )  # fmt: skip
 

@@ -81,7 +81,7 @@ def _network_manager() -> None:
         content=plan.template("networkmanager/90-kubernetes.conf.j2"),
     )
     # It does not need to be enabled to be left alone by; a reload keeps the host's own interfaces as they are.
-    service.unit(name="Tell NetworkManager", unit=NETWORK_MANAGER, restart_on=[written], enabled=False, reload=True)
+    service.unit(name="Tell NetworkManager", unit=NETWORK_MANAGER, reload_on=[written], enabled=False)
 
 
 def sysctls() -> dict[str, str]:

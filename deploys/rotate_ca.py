@@ -131,8 +131,8 @@ def balancers(wanted: int) -> None:
                 name=f"Phase {wanted}: HAProxy's CAs on {each.name}", topology=plan.topology(), wanted=wanted
             )
             service.unit(
-                name=f"Phase {wanted}: restart HAProxy on {each.name}",
-                unit="haproxy.service", restart_on=[laid], config_files=[HAPROXY_CA],
+                name=f"Phase {wanted}: reload HAProxy on {each.name}",
+                unit="haproxy.service", reload_on=[laid], config_files=[HAPROXY_CA],
             )  # fmt: skip
         plan.barrier(f"HAProxy on {each.name}")
 

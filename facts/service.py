@@ -27,8 +27,8 @@ def unix(text: str) -> int | None:
 
 
 class Unit(FactBase[UnitState]):
-    """`systemctl show` of a unit, with `stale` when one of `files` changed after the unit started; of a
-    directory, it or what is directly in it.
+    """`systemctl show` of a unit, with `stale` when one of `files` changed after the unit started, or was reloaded
+    without a failure; of a directory, it or what is directly in it.
 
     ::
 
@@ -46,14 +46,17 @@ class Unit(FactBase[UnitState]):
         quoted = shlex.quote(unit)
         times = f"find -L {shlex.join(files)} -maxdepth 1 -printf 'changed=%C@\\n' 2>/dev/null; " if files else ""
         # --timestamp=unix is of systemd 251; before, times are in words, which are made to be of UTC.
-        words = f"systemctl show {quoted} -p LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp"
+        properties = "LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp,StateChangeTimestamp,ReloadResult"
+        words = f"systemctl show {quoted} -p {properties}"
         show = f"{{ {words} --timestamp=unix || TZ=UTC LC_ALL=C {words}; }}"
         return f"{show} 2>/dev/null; {times}true"
 
     def process(self, output: list[str]) -> UnitState:
         pairs = [line.partition("=")[::2] for line in output if "=" in line]
         shown = dict(pairs)
-        started = unix(shown.get("ActiveEnterTimestamp", ""))
+        # A reload leaves "active" for a moment, and does not enter it anew.
+        reloaded = shown.get("ReloadResult") == "success"
+        started = unix(shown.get("StateChangeTimestamp" if reloaded else "ActiveEnterTimestamp", ""))
         changed = [int(value.partition(".")[0]) for key, value in pairs if key == "changed"]
         return UnitState(
             load=shown.get("LoadState", "not-found"),

@@ -1222,9 +1222,13 @@ def _(node: Node, unit: str) -> None:
     node.unit(unit)["enabled"] = True
 
 
-@command(r"timeout \d+ systemctl reload-or-restart (?P<unit>NetworkManager.service) \|\| .*")
+@command(r"timeout \d+ systemctl reload-or-restart (?P<unit>\S+) \|\| .*")
 def _(node: Node, unit: str) -> None:
-    node.units[unit]["unmanaged"] = UNMANAGED in node.files
+    if unit == "NetworkManager.service":
+        node.units[unit]["unmanaged"] = UNMANAGED in node.files
+    else:
+        assert node.active(unit)
+        node.unit(unit)["since"] = node.world.clock
 
 
 def refuse_by_selinux(node: Node, unit: str) -> None:

@@ -220,6 +220,14 @@ def test_unit_is_stale_when_one_of_its_files_is_newer() -> None:
     assert answer(Unit, output)["stale"] is True
 
 
+@pytest.mark.parametrize(("result", "stale"), [("success", False), ("exit-code", True)])
+def test_unit_that_was_reloaded_runs_with_what_it_read_then(result: str, stale: bool) -> None:
+    """HAProxy on Debian 12, after `systemctl reload haproxy`."""
+    shown = ["LoadState=loaded", "ActiveState=active", "UnitFileState=enabled", f"ReloadResult={result}"]
+    shown += ["ActiveEnterTimestamp=@1796022573", "StateChangeTimestamp=@1796022600", "changed=1796022590.5"]
+    assert answer(Unit, shown)["stale"] is stale
+
+
 def test_unit_that_does_not_exist() -> None:
     output = ["LoadState=not-found", "ActiveState=inactive", "UnitFileState=", "ActiveEnterTimestamp=", "changed=9"]
     assert answer(Unit, output) == {"load": "not-found", "active": "inactive", "enabled": "", "stale": False}

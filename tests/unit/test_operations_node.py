@@ -144,29 +144,33 @@ def test_sysctl_says_which_values_it_will_set(hosts: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "changed", "verbs"),
+    ("state", "restart", "reload", "verbs"),
     [
-        ({}, False, []),
-        ({"enabled": "static"}, False, []),
-        ({"enabled": "disabled"}, False, ["enable"]),
-        ({"enabled": ""}, False, ["enable"]),
-        ({}, True, ["reload-or-restart"]),
-        ({"stale": True}, False, ["reload-or-restart"]),
-        ({"active": "inactive"}, False, ["restart"]),
-        ({"active": "failed", "stale": True}, True, ["restart"]),
-        ({"active": "activating"}, False, ["restart"]),
-        ({"active": "reloading"}, False, []),
-        ({"enabled": "disabled", "active": "inactive"}, True, ["enable", "restart"]),
+        ({}, False, False, []),
+        ({"enabled": "static"}, False, False, []),
+        ({"enabled": "disabled"}, False, False, ["enable"]),
+        ({"enabled": ""}, False, False, ["enable"]),
+        ({}, False, True, ["reload-or-restart"]),
+        ({}, True, True, ["restart"]),
+        ({"stale": True}, False, False, ["restart"]),
+        ({"stale": True}, False, True, ["restart"]),
+        ({"active": "inactive"}, False, True, ["restart"]),
+        ({"active": "failed", "stale": True}, True, False, ["restart"]),
+        ({"active": "activating"}, False, False, ["restart"]),
+        ({"active": "reloading"}, False, False, []),
+        ({"enabled": "disabled", "active": "inactive"}, True, False, ["enable", "restart"]),
     ],
 )
-def test_service_actions_bring_a_unit_to_its_state(state: dict[str, Any], changed: bool, verbs: list[str]) -> None:
-    assert service.actions({**RUNNING, **state}, changed, True, True, "reload-or-restart") == verbs
+def test_service_actions_bring_a_unit_to_its_state(
+    state: dict[str, Any], restart: bool, reload: bool, verbs: list[str]
+) -> None:
+    assert service.actions({**RUNNING, **state}, restart, reload, enabled=True, running=True) == verbs
 
 
 def test_service_actions_leave_alone_what_is_not_asked_for() -> None:
     stopped = {**RUNNING, "active": "inactive", "enabled": "disabled"}
-    assert service.actions(stopped, True, enabled=True, running=False, action="restart") == ["enable"]
-    assert service.actions(stopped, True, enabled=False, running=True, action="restart") == ["restart"]
+    assert service.actions(stopped, True, False, enabled=True, running=False) == ["enable"]
+    assert service.actions(stopped, True, False, enabled=False, running=True) == ["restart"]
 
 
 def unit(hosts: Make, active: str = "active", enabled: str = "enabled", started: int = 10, changed: int = 9) -> Hosts:
@@ -202,6 +206,17 @@ def test_unit_is_restarted_for_a_change_of_this_run_or_of_one_that_was_killed(ho
     assert unit(hosts).plan(service.unit, **ARGUMENTS, restart_on=[planned(True)]) == wanted
     assert unit(hosts).execute(service.unit, **ARGUMENTS, restart_on=[done("mv")]) == wanted
     assert unit(hosts, changed=11).execute(service.unit, **ARGUMENTS) == wanted
+
+
+def test_unit_is_reloaded_where_that_is_enough_and_nobody_is_cut_off(hosts: Make) -> None:
+    node = unit(hosts)
+    commands = node.plan(service.unit, **ARGUMENTS, reload_on=[planned(True)], effect="connections are cut")
+    assert commands == [
+        Command("systemctl daemon-reload"),
+        Command(RESTART.replace(" restart ", " reload-or-restart ")),
+    ]
+    (change,) = node.changes
+    assert (change.words, change.effect) == ("reload haproxy.service, for its files change", "")
 
 
 def test_unit_that_is_not_to_run_yet_learns_of_its_new_file(hosts: Make) -> None:
