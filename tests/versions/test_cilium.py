@@ -59,9 +59,7 @@ def made_for(minor: str) -> Made:
 
 
 @pytest.fixture
-def made(minor: str, request: pytest.FixtureRequest) -> Made:
-    if not request.config.getoption("full"):
-        pytest.skip("helm is built for it: with --full alone")
+def made(minor: str) -> Made:
     return made_for(minor)
 
 
