@@ -20,6 +20,7 @@ from cluster.reconfiguration import kubelet_map
 from deploys import expiry, live, plan
 from deploys.load_balancer import keepalived, load_balancer
 from deploys.network import network
+from facts.kubeadm import KubeadmNode
 from facts.reconfigure import Servers
 from operations import certificates, endpoint, file, pki
 from operations import reconfigure as operations
@@ -34,7 +35,8 @@ def reconfigure() -> None:
     audit_policy()
     for each in host.loop(topology.control_planes):
         if me == each:
-            if live.new_names():
+            # Who is yet to join gets a certificate of all names then.
+            if live.new_names() and host.get_fact(KubeadmNode)["state"] == "control-plane":
                 name_anew()
             operations.control_plane(
                 name=f"Have static pods of {each.name} follow the settings",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -37,7 +38,7 @@ from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.certificate import Certificates
 from facts.etcd import ETCDCTL, Members
-from facts.kubeadm import StoredConfiguration
+from facts.kubeadm import ClusterConfig, StoredConfiguration
 from facts.kubernetes import kubectl
 from operations.change import will
 from operations.kubeadm import own_api, ready
@@ -142,8 +143,17 @@ def refusal(topology: Topology, node: Node) -> str | None:
 
 def check(topology: Topology, node: Node) -> None:
     """See that this control plane's etcd can be restarted now. Raises OperationError."""
-    if host.state.is_executing and (found := refusal(topology, node)):
+    if host.state.is_executing and (found := refusal(joined(topology), node)):
         raise OperationError(found)
+
+
+def joined(topology: Topology) -> Topology:
+    """Without control planes that this run or another is yet to join; with all where the cluster does not answer."""
+    known = host.get_fact(ClusterConfig)
+    if known["state"] != "initialised":
+        return topology
+    there = tuple(each for each in topology.control_planes if each.name in known["nodes"])
+    return replace(topology, control_planes=there)
 
 
 @operation()

@@ -8,7 +8,6 @@ next. What a change breaks is put back as it was before the run ends
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 
 import yaml
 from pyinfra import host, logger
@@ -22,7 +21,7 @@ from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from facts.kubeadm import OWN, ClusterConfig, KubeadmNode
 from facts.reconfigure import Files, NodeFiles, SharedConfiguration
-from operations.certificates import refusal
+from operations.certificates import joined, refusal
 from operations.change import will
 from operations.kubeadm import KUBECTL, own_api, with_config
 
@@ -166,10 +165,7 @@ def control_plane(
     for program, change in changes.items():
         will(f"write {change.name}", change.lines(), f"restarts {program} of {node.name}")
     if host.state.is_executing:
-        known = host.get_fact(ClusterConfig)["nodes"]
-        members = replace(
-            topology, control_planes=tuple(each for each in topology.control_planes if each.name in known)
-        )
+        members = joined(topology)
         others = [each for each in members.control_planes if each != node]
         if others:
             if found := refusal(members, node):

@@ -14,7 +14,7 @@ FLAGS = ("--data", "cluster_configuration=" + json.dumps({"scheduler": {"extraAr
 
 def test_the_finished_cluster_is_as_kubeadm_would_write_it_and_a_changed_argument_is_shown() -> None:
     assert changes(deployed("reconfigure", "-y")) == {}
-    dry = deployed("reconfigure", "--dry", *FLAGS)
+    dry = deployed("reconfigure", "--dry", "--diff", *FLAGS)
     assert "[cp2] write /etc/kubernetes/manifests/kube-scheduler.yaml: restarts kube-scheduler of cp2" in dry
     assert "+    - --kube-api-burst=150" in dry
     assert len(changes(dry)) == len(CONTROL_PLANES) + 1

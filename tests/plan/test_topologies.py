@@ -184,14 +184,14 @@ def test_a_balancer_that_leads_to_another_cluster_stops_before_any_join(tmp_path
     assert run.like("kubeadm join", "change") == []
 
 
-def test_a_control_plane_that_was_alone_gets_load_balancers_and_others_by_its_endpoints_name(
+def test_a_control_plane_that_was_alone_gets_load_balancers_others_and_a_name_by_its_endpoints_name(
     tmp_path: Path, bundle: Path
 ) -> None:
     before = make_site(
         tmp_path / "before", bundle, groups(ONE, WORKERS), load_balancing="none", control_plane_endpoint=NAME
     )
     assert before.run("-y").code == 0
-    site = make_site(tmp_path / "after", bundle, control_plane_endpoint=NAME)
+    site = make_site(tmp_path / "after", bundle, control_plane_endpoint=NAME, api_cert_extra_sans=["api.example.org"])
     with before.state() as old, site.state() as state:
         state["cluster"], state["clock"] = old["cluster"], old["clock"]
         state["nodes"].update(old["nodes"])
