@@ -340,6 +340,15 @@ def bench_bundle(c: Context, engines: bool = False) -> None:
     run(PYTHON, "bench/bundle.py", *(["--engines"] if engines else []))
 
 
+@task(name="bench-hosts")
+def bench_hosts(c: Context) -> None:
+    """Measure dry runs and runs that change nothing of 10, 100 and 500 hosts, and write bench/hosts.md."""
+    if VENV.is_symlink():
+        fail(f"{VENV} is a link, and what it leads to is another's to change. Remove the link")
+    run(PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", "bench/requirements.txt")
+    run(PYTHON, "bench/hosts.py")
+
+
 @task
 def settings(c: Context, inventory: str = "inventories/prod.py") -> None:
     """Show every setting of an inventory's hosts: its value, the file that it is from, and what it means."""
@@ -389,6 +398,7 @@ namespace = Collection(
     check,
     bench,
     bench_bundle,
+    bench_hosts,
     settings,
     plan,
     drift,

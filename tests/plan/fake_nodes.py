@@ -185,7 +185,7 @@ class Node:
 
     @property
     def mac(self) -> str:
-        return "52:54:00:00:00:" + re.split("[.:]", self.addresses[0])[-1].zfill(2)
+        return (b"\x52\x54" + ipaddress.ip_address(self.addresses[0]).packed[-4:]).hex(":")
 
     @property
     def addresses(self) -> list[str]:
@@ -368,7 +368,7 @@ class Node:
         self.write("/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{socket}\n")
         cluster = self.world.cluster
         if self.name not in cluster["nodes"]:  # kube-controller-manager gives every Node that is made the next subnet
-            cluster["subnets"][self.name] = f"10.244.{cluster['made']}.0/24"
+            cluster["subnets"][self.name] = pod_subnet(cluster["made"])
             cluster["made"] += 1
         cluster["nodes"][self.name] = role
         cluster["roles"].pop(self.name, None)
@@ -391,6 +391,11 @@ class Node:
                     "request": serving_request(self.name, self.addresses),
                 },
             }  # fmt: skip
+
+
+def pod_subnet(number: int) -> str:
+    """What the next of the nodes' pods get."""
+    return f"10.{244 + number // 256}.{number % 256}.0/24"
 
 
 def serving_request(name: str, addresses: list[str]) -> str:
@@ -1876,7 +1881,7 @@ def _(node: Node) -> str:
             "status": {
                 "phase": "Running",
                 "containerStatuses": [{"ready": True}],
-                "podIPs": [{"ip": f"10.244.{number}.2"}],
+                "podIPs": [{"ip": pod_subnet(number).replace(".0/24", ".2")}],
             },
         }
         for number, name in enumerate(node.world.cluster["nodes"])

@@ -10,12 +10,17 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from pyinfra.api import Config, Inventory, QuoteString, State, StringCommand
+from pyinfra.connectors.util import make_unix_command
 
-from bench import bundle, common, stages, wire
+from bench import answers, bundle, common, hosts, link, stages, wire
 from bench.common import Row
 from bundle import assemble, oci, sbom, signature
 from bundle.compare import difference
@@ -191,3 +196,96 @@ def test_blobs_lie_where_a_registry_looks_for_them(tmp_path: Path) -> None:
     root = tmp_path / "data/docker/registry/v2"
     assert (root / f"blobs/sha256/{digest[:2]}/{digest}/data").read_bytes() == b"layer"
     assert (root / f"repositories/bundle/_layers/sha256/{digest}/link").read_text() == f"sha256:{digest}"
+
+
+def figures(run: str, number: int, seconds: float, trips: dict[str, int], parallel: int = 40) -> hosts.Figures:
+    commands = {name: number // 2 for name, number in trips.items()}
+    return hosts.Figures(run, number, seconds, 1.5, 85.0, commands, dict.fromkeys(trips, 3), trips, parallel)
+
+
+def test_hosts_of_the_benchmark_are_many_and_none_is_another() -> None:
+    groups = hosts.groups(500)
+    assert [len(members) for members in groups.values()] == [2, 3, 495]
+    members = {name: address for group in groups.values() for name, address in group.items()}
+    assert len(members) == len({ip_address(address) for address in members.values()}) == 500
+    assert hosts.SETTINGS["vip"] not in members.values()
+
+
+def test_the_floor_is_all_round_trips_in_rows_or_those_of_one_host() -> None:
+    assert hosts.floor([100] * 500, 40) == pytest.approx(0.02 * 100 * 500 / 40)
+    assert hosts.floor([100, 100, 900], 40) == pytest.approx(0.02 * 900)
+
+
+def test_the_report_of_hosts_has_each_run_and_what_a_host_more_costs() -> None:
+    few = figures("no-change run", 10, 8.0, {"lb1": 80, "cp1": 150, "w1": 100, "w2": 110})
+    many = figures("no-change run", 100, 26.0, {"lb1": 80, "cp1": 150, "w1": 100, "w2": 110})
+    text = hosts.report([few, many], "python3 bench/hosts.py", "tc netem")
+    assert "| no-change run | 10 | 8.0 | 1.5 | 85 | 52.5 | 75 | 3 | 105 | 150 | 40 | 3.0 | 2.7 | no |" in text
+    assert "A host more costs a no-change run: 0.200 s between 10 and 100 hosts." in text
+    assert "20 ms late, by tc netem" in text
+
+
+def test_hosts_are_asked_as_many_at_a_time_as_pyinfra_asks_them() -> None:
+    for number in (1, 30, 500):
+        state = State(Inventory(([f"w{each}" for each in range(number)], {})), Config())
+        assert hosts.parallel(number) == state.config.PARALLEL
+
+
+def kept(*rows: tuple[str, str, str, str, str, int]) -> answers.Answers:
+    return answers.Answers([json.dumps(row) for row in rows])
+
+
+def test_an_answer_is_of_one_host_command_and_standard_input() -> None:
+    name = ("w1", "uname -n", "", "w1\n", "", 0)
+    known = kept(("w1", "cat", "a", "1\n", "", 0), ("w1", "cat", "b", "", "no\n", 1), name)
+    assert known.of("w1", "cat", "a\n") == ("1\n", "", 0)  # with the end of line that pyinfra adds
+    assert known.of("w1", "cat", "b\n") == ("", "no\n", 1)
+    assert known.takes_input("w1", "cat") and not known.takes_input("w1", "uname -n")
+    assert known.of("w1", "cat", "c\n") is known.of("w1", "cat") is known.of("w2", "uname -n") is None
+
+
+def test_a_clock_tells_the_time_of_now() -> None:
+    before = time.time()
+    found = kept(("w1", answers.CLOCK, "", "1.0\n", "", 0)).of("w1", answers.CLOCK)
+    assert found and before - 1 < float(found[0]) < time.time() + 1
+
+
+@pytest.mark.parametrize("text", ["uname -n", "echo 'a b' \"$c\"", "x=1; test -e 'it'\"'\"'s'"])
+@pytest.mark.parametrize("sudo", [False, True])
+def test_a_command_is_found_in_what_ssh_is_given(text: str, sudo: bool) -> None:
+    sent = make_unix_command(StringCommand("sh", "-c", QuoteString(text)), _sudo=sudo).get_raw_value()
+    assert answers.unwrapped(sent) == answers.unwrapped(make_unix_command(StringCommand(text)).get_raw_value()) == text
+
+
+def test_the_answers_of_pretended_machines_are_kept(tmp_path: Path) -> None:
+    """As an inventory has it; `@fake` is changed for a process, hence another one."""
+    script = f"""
+from pathlib import Path
+from types import SimpleNamespace
+from tests.plan.runs import make_bundle, make_site
+from tests.plan.fake_nodes import install
+from bench.answers import keep
+here = Path({str(tmp_path)!r})
+make_site(here / "site", make_bundle(here / "bundle"))
+install(here / "site")
+keep(here / "answers")
+from pyinfra.connectors.fake import FakeConnector
+for name in ("w1", "cp1"):
+    FakeConnector(SimpleNamespace(), SimpleNamespace(name=name, data={{}})).run_shell_command("uname -n")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=common.ROOT, check=True)
+    known = answers.Answers((tmp_path / "answers").read_text().splitlines())
+    assert known.of("w1", "uname -n") == known.of("cp1", "uname -n") == ("debian\n", "", 0)
+
+
+def test_a_link_sends_late_one_way_alone() -> None:
+    (near, ours), (far, theirs) = (socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+    for each in (near, far):
+        each.setblocking(False)
+    threading.Thread(target=link.relay, args=(near.fileno(), far.fileno()), daemon=True).start()
+    begun = time.monotonic()
+    ours.send(b"asked")
+    assert theirs.recv(99) == b"asked"
+    assert time.monotonic() - begun >= link.DELAY
+    theirs.send(b"answered")
+    assert ours.recv(99) == b"answered"
