@@ -9,9 +9,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host, inventory, logger
-from pyinfra.api import operation
+from pyinfra.api import Host as PyinfraHost
+from pyinfra.api import Inventory, operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import OperationMeta
+from pyinfra.context import ctx_host, ctx_inventory
 
 from bundle.network import problems as network_problems
 from bundle.verify import BundleError, read_lock, verify
@@ -55,9 +57,13 @@ class InputError(PyinfraError):
 
 def settings(name: str | None = None) -> Settings:
     """The settings of this host or the named one, checked. Raises InputError with every problem."""
+    return _settings(inventory.get_host(name) if name else ctx_host.get())
+
+
+@once
+def _settings(of: PyinfraHost) -> Settings:
     try:
-        data = (inventory.get_host(name) if name else host).data.dict()
-        return load({key: value for key, value in data.items() if key not in _options})
+        return load({key: value for key, value in of.data.dict().items() if key not in _options})
     except SettingsError as error:
         raise InputError(str(error)) from None
 
@@ -86,12 +92,17 @@ def node_of(name: str) -> Node:
 
 def topology() -> Topology:
     """All hosts of the inventory by role, `--limit` or not, but for those that this run takes out."""
-    return removal.without(everybody(), removed())
+    return removal.without(everybody(), removed()) if removed() else everybody()
 
 
 def everybody() -> Topology:
     """All hosts of the inventory by role, those too that this run takes out."""
-    groups = {name: tuple(node_of(member.name) for member in inventory.groups.get(name, ())) for name in GROUPS}
+    return _everybody(ctx_inventory.get())
+
+
+@once
+def _everybody(known: Inventory) -> Topology:
+    groups = {name: tuple(node_of(member.name) for member in known.groups.get(name, ())) for name in GROUPS}
     return Topology(
         control_planes=groups["control_plane"],
         workers=groups["worker"],
@@ -230,13 +241,14 @@ def family() -> Family:
 
 def packages(*sets: str, name: str, hold: str | Sequence[str] = ()) -> OperationMeta:
     """Install sets of packages of the bundle, such as "runtime"; `hold` is a set, or names of packages."""
-    known = lock().package_sets[release()]
+    mine = release()
+    known = lock().package_sets[mine]
     names = [package for each in sets for package in known[each]]
     return package.packages(
         name=name,
         names=names,
-        versions={row.name: row.version for row in lock().packages if row.release == release()},
-        release=release(),
+        versions={row.name: row.version for row in lock().packages if row.release == mine},
+        release=mine,
         hold=known[hold] if isinstance(hold, str) else hold,
         format=family().format,
         unstarted={name: unit for name, unit in family().unstarted.items() if name in names},
