@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from pyinfra import host, inventory
+from pyinfra import host
 from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster.endpoint import Endpoint
@@ -21,7 +21,7 @@ from cluster.relay import batches
 from cluster.topology import Node
 from facts.certificate import Certificate, CertificateState
 from facts.file import FileState
-from operations import file
+from operations import file, remote
 from operations.bundle import DATE, Progress, announce, lacking, room
 from operations.change import will
 
@@ -67,7 +67,7 @@ def certificate(node: Node) -> Generator[StringCommand, None, None]:
 
 
 def _state(node: Node) -> CertificateState:
-    return inventory.get_host(node.name).get_fact(Certificate, path=CERTIFICATE, address=str(node.address))
+    return remote.shared(node.name, Certificate, path=CERTIFICATE, address=str(node.address))
 
 
 def certificate_script(node: Node) -> str:
@@ -83,7 +83,7 @@ def certificate_script(node: Node) -> str:
 
 def certificates(servers: Sequence[Node]) -> dict[str, str]:
     """PEM of each server that has a certificate, by name."""
-    states = {node.name: inventory.get_host(node.name).get_fact(FileState, path=CERTIFICATE) for node in servers}
+    states = {node.name: remote.shared(node.name, FileState, path=CERTIFICATE) for node in servers}
     return {name: state["content"] for name, state in states.items() if state and state["content"]}
 
 

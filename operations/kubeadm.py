@@ -100,7 +100,7 @@ def find_seed(topology: Topology, joining: Node | None = None) -> tuple[Node | N
     others, asked = [node for node in topology.control_planes if node != joining], []
     for node in remote.reached(others):
         asked.append(node)
-        state = inventory.get_host(node.name).get_fact(ClusterConfig)
+        state = remote.shared(node.name, ClusterConfig)  # of all nodes: hundreds of workers ask for it
         if state["state"] == "initialised":
             return node, state["nodes"]
     if lost := [node.name for node in others if node not in asked]:

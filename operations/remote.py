@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
+from gevent.lock import RLock
 from pyinfra import host, inventory
-from pyinfra.api import Host, OperationError, QuoteString, StringCommand
+from pyinfra.api import FactBase, Host, OperationError, QuoteString, State, StringCommand
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
 from cluster.topology import Node
+
+Answer = TypeVar("Answer")
+SHARED = 15.0  # seconds for which an answer is given to other hosts too
+
+
+@dataclass
+class _Shared:
+    answer: Any
+    given: set[str] = field(default_factory=set)
+    since: float = field(default_factory=time.monotonic)
+
+    def is_for(self, name: str) -> bool:
+        return name not in self.given and time.monotonic() - self.since < SHARED
+
+
+_shared: WeakKeyDictionary[State, dict[Hashable, _Shared]] = WeakKeyDictionary()
+_once = RLock()
+
+
+def shared(name: str, kind: type[FactBase[Answer]], **arguments: Hashable) -> Answer:
+    """A fact of another host that every host asks for in the same operation: asked once, for all that come soon after.
+
+    A host that asks again has something new to see, and so has another operation: these ask anew. The answer is not to
+    be changed.
+    """
+    key = (host.executing_op_hash, name, kind, *sorted(arguments.items()))
+    with _once:
+        known = _shared.setdefault(host.state, {})
+        if key not in known or not known[key].is_for(host.name):
+            known[key] = _Shared(inventory.get_host(name).get_fact(kind, **arguments))
+        known[key].given.add(host.name)
+        return known[key].answer  # type: ignore[no-any-return]
 
 
 def on(name: str, script: str, stdin: str | None = None, why: str = "") -> list[str]:

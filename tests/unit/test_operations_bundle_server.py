@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from harness import Command, Hosts, InTurn, Machine
 from pyinfra.api import OperationError
+from pyinfra.context import ctx_host
 
 from cluster.lock import File
 from cluster.pieces import NODE_DIRECTORY
@@ -251,7 +252,8 @@ def test_certificates_are_read_anew_when_they_have_been_made(hosts: Make) -> Non
     """The plan is made before; what it has found is not what is there when the pieces are fetched."""
     files = pieces(1)
     told = hosts({"cp1": on_node(files), "lb1": {PEM: InTurn([], shown(ONE))}})
-    assert bundle_server.certificates([LB1]) == {}
+    with ctx_host.use(told.inventory.get_host("cp1")):
+        assert bundle_server.certificates([LB1]) == {}
     (_, command) = told.execute(bundle_server.fetch, "cp1", files=files, servers=[LB1], port=5443)
     assert command.stdin.startswith(ONE)
 
