@@ -29,10 +29,11 @@ def keep(path: Path) -> None:
     class Kept(FakeNode):
         file = path.open("w", buffering=1 << 20)
 
-        def _do(self, text: str, stdin: str) -> tuple[bool, Any]:
-            ok, output = super()._do(text, stdin)
+        def run_shell_command(self, command: Any, *_: Any, **arguments: Any) -> tuple[bool, Any]:
+            ok, output = super().run_shell_command(command, **arguments)
             answer = ["".join(f"{line}\n" for line in lines) for lines in (output.stdout_lines, output.stderr_lines)]
-            self.file.write(json.dumps([self.host.name, text, stdin, *answer, 0 if ok else 1]) + "\n")
+            asked = [self.host.name, unwrapped(str(command)), str(arguments.get("_stdin") or "")]
+            self.file.write(json.dumps([*asked, *answer, 0 if ok else 1]) + "\n")
             return ok, output
 
     fake.FakeConnector = Kept

@@ -22,7 +22,7 @@ from cluster.preflight.seen import Clock, Seen
 from cluster.topology import Node
 from cluster.upgrade import tag
 from deploys import plan, rules
-from deploys.ask import ask, ask_each, at_once
+from deploys.ask import Questions, ask, at_once
 from facts.cgroup import Cgroup
 from facts.disk import FileSystems, SyncWrites
 from facts.hardware import Hardware
@@ -47,43 +47,57 @@ MEASURED = (
 
 
 def gather(asked: tuple[Node, ...]) -> Seen:
-    """Facts of these hosts. What the question to one depends on is asked before it."""
+    """Facts of these hosts. What a question depends on is asked before it, in one round trip with all that can be."""
     topology, settings = plan.topology(), plan.settings()
     by_host = {node.name: plan.settings(node.name) for node in topology.nodes}
     balancers = [node for node in plan.balancers() if node in asked]
     nodes = [node for node in asked if node in (*topology.control_planes, *topology.workers)]
-    hardware, kubeadm = ask(Hardware, asked), ask(KubeadmNode, nodes)
     vips = [str(each) for each in settings.virtual_ips]
-    holding = [ask(Vrrp, balancers, vip=vip) for vip in vips]
-    holders = tuple(node.name for node in balancers if any(found[node.name]["holds_vip"] for found in holding))
     modules = {node.name: {"names": kernel.modules(by_host[node.name])} for node in nodes}
     ports = {node.name: tuple(listening(node, topology, settings)) for node in asked}
+    first, then = Questions(), Questions()
+    hardware, kubeadm = first.ask(Hardware, asked), first.ask(KubeadmNode, nodes)
+    versions = first.ask(NodeVersions, nodes)
+    holding = [first.ask(Vrrp, balancers, vip=vip) for vip in vips]
+    file_systems = first.ask(FileSystems, asked, paths=PATHS, measured=MEASURED)
+    known_modules = first.ask_each(KernelModules, modules)
+    cgroups, swap = first.ask(Cgroup, nodes), first.ask(Swap, nodes)
+    names = first.ask(RoutesAndNames, asked, names=tuple(node.name for node in topology.nodes))
+    listeners = first.ask_each(Listeners, {name: {"ports": each} for name, each in ports.items() if each})
+    reached = first.ask_each(Reach, _targets(asked))
+    synchronized = first.ask(TimeSynchronized, asked) if settings.time_sync == "check" else {}
+    leftovers, surroundings = first.ask(Leftovers, nodes), first.ask(Surroundings, asked)
+    installed = first.ask(Installed, nodes, runtime=settings.container_runtime)
+    first.answer()
+    holders = tuple(node.name for node in balancers if any(found[node.name]["holds_vip"] for found in holding))
     without_etcd = [node for node in topology.control_planes if node in nodes and not kubeadm[node.name]["etcd_data"]]
-    versions = ask(NodeVersions, nodes)
     behind = [node for node in nodes if _is_behind(versions[node.name], settings.kubernetes_version)]
+    pings, writes = then.ask_each(Pings, _pinged(asked, hardware)), then.ask(SyncWrites, without_etcd)
+    removed_apis = then.ask(RemovedApis, behind)
+    then.answer()
     return Seen(
         settings=by_host,
         topology=topology,
         lock=plan.lock(),
         asked=asked,
         hardware=hardware,
-        file_systems=ask(FileSystems, asked, paths=PATHS, measured=MEASURED),
-        modules=ask_each(KernelModules, modules),
-        cgroups=ask(Cgroup, nodes),
-        swap=ask(Swap, nodes),
-        names=ask(RoutesAndNames, asked, names=tuple(node.name for node in topology.nodes)),
-        listeners=ask_each(Listeners, {name: {"ports": each} for name, each in ports.items() if each}),
-        reached=ask_each(Reach, _targets(asked)),
-        pings=ask_each(Pings, _pinged(asked, hardware)),
-        synchronized=ask(TimeSynchronized, asked) if settings.time_sync == "check" else {},
+        file_systems=file_systems,
+        modules=known_modules,
+        cgroups=cgroups,
+        swap=swap,
+        names=names,
+        listeners=listeners,
+        reached=reached,
+        pings=pings,
+        synchronized=synchronized,
         clocks=at_once([node.name for node in asked], _clock),
-        writes=ask(SyncWrites, without_etcd),
+        writes=writes,
         kubeadm=kubeadm,
         versions=versions,
-        removed_apis=ask(RemovedApis, behind),
-        leftovers=ask(Leftovers, nodes),
-        installed=ask(Installed, nodes, runtime=settings.container_runtime),
-        surroundings=ask(Surroundings, asked),
+        removed_apis=removed_apis,
+        leftovers=leftovers,
+        installed=installed,
+        surroundings=surroundings,
         unopened=rules.pending(asked),
         answers=_answers(balancers, [] if holders else vips),
         vip_holders=holders,

@@ -79,6 +79,7 @@ from facts.surroundings import Surroundings
 from facts.swap import Swap
 from facts.time import Time, TimeSynchronized
 from facts.timer import Timer
+from facts.together import NEXT
 from facts.traces import Others, Remains, Traces
 from operations import addons, bundle_server, containerd, crio, kubelet, kubernetes, swap, timer, verify, workload
 from operations import kubeadm as kubeadm_operations
@@ -430,7 +431,20 @@ class FakeNode(fake.FakeConnector):
         text = str(command)
         if text.startswith("sh -c "):
             text = shlex.split(text)[2]
+        if text.startswith("set -- ") and NEXT in text:
+            return self._do_all(shlex.split(text.partition(" ; a=;")[0])[2:])
         return self._do(text, str(arguments.get("_stdin") or ""))
+
+    def _do_all(self, words: list[str]) -> tuple[bool, CommandOutput]:
+        """Several facts in one command, as facts.together has them: name, command, and so on."""
+        lines = []
+        for name, text in zip(words[::2], words[1::2], strict=True):
+            ok, output = self._do(text, "")
+            if not ok:
+                said = OutputLine("stderr", f"could not load fact: {name} (exit status 1)")
+                return ok, CommandOutput([*output.combined_lines, said])
+            lines += [*output.combined_lines, OutputLine("stdout", NEXT)]
+        return True, CommandOutput(lines)
 
     def put_file(self, filename_or_io: Any, remote_filename: str, *_: Any, **__: Any) -> bool:
         sent = base64.b64encode(filename_or_io.read()).decode() if hasattr(filename_or_io, "read") else filename_or_io

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -282,10 +281,16 @@ def test_a_link_sends_late_one_way_alone() -> None:
     (near, ours), (far, theirs) = (socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
     for each in (near, far):
         each.setblocking(False)
-    threading.Thread(target=link.relay, args=(near.fileno(), far.fileno()), daemon=True).start()
-    begun = time.monotonic()
-    ours.send(b"asked")
-    assert theirs.recv(99) == b"asked"
-    assert time.monotonic() - begun >= link.DELAY
-    theirs.send(b"answered")
-    assert ours.recv(99) == b"answered"
+    ends = (near.fileno(), far.fileno())
+    relay = [sys.executable, "-c", f"from bench import link; link.relay{ends}"]
+    process = subprocess.Popen(relay, cwd=common.ROOT, pass_fds=ends)
+    try:
+        begun = time.monotonic()
+        ours.send(b"asked")
+        assert theirs.recv(99) == b"asked"
+        assert time.monotonic() - begun >= link.DELAY
+        theirs.send(b"answered")
+        assert ours.recv(99) == b"answered"
+    finally:
+        process.kill()
+        process.wait()
