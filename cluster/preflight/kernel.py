@@ -40,7 +40,7 @@ def modules(settings: Settings) -> tuple[str, ...]:
 
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of nodes' kernels; load balancers run on any."""
-    for node in seen.nodes():
+    for node in seen.nodes:
         name, settings = node.name, seen.settings[node.name]
         if state := seen.hardware.get(name):
             for words in refusals(settings.kubernetes_version, {"kernel": state["kernel"]}):

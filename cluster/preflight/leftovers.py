@@ -15,7 +15,7 @@ from cluster.topology import Node
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of nodes that are not of this cluster, or not of it alone."""
     ours = _authority(seen)
-    for node in seen.nodes():
+    for node in seen.nodes:
         if state := seen.kubeadm.get(node.name):
             theirs = state["ca_cert_hash"]
             if ours and theirs not in (None, ours):

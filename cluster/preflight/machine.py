@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cluster import eviction, families, pieces
@@ -38,15 +38,17 @@ SLOW = 10.0  # ms, of 99 in 100 writes (https://etcd.io/docs/latest/faq/)
 
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of machines."""
-    for role, node in seen.roles():
+    roles: dict[Node, list[str]] = defaultdict(list)
+    for role, node in seen.roles:
+        roles[node].append(role)
         if state := seen.hardware.get(node.name):
             yield from _size(role, node.name, state)
             yield from _disk_size(role, node.name, seen.file_systems.get(node.name, []))
     for node in seen.asked:
         if state := seen.hardware.get(node.name):
             yield from _kind(node.name, state, seen.lock.platform.rpartition("/")[2])
-        kept = eviction.kept(seen.settings[node.name].kubelet_config) if node in seen.nodes() else None
-        yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node), kept)
+        kept = eviction.kept(seen.settings[node.name].kubelet_config) if node in seen.nodes else None
+        yield from _room(node.name, seen.file_systems.get(node.name, []), needs(seen, node, roles[node]), kept)
     for name, found in seen.writes.items():
         if found and found["p99_ms"] > SLOW:
             what = f"writes of {found['path']} to its disk take {found['median_ms']:.1f} ms, the slowest of 100 (p99)"
@@ -72,12 +74,11 @@ def _kind(name: str, state: Mapping[str, Any], architecture: str) -> Iterator[Fi
         yield Finding("architecture", (name,), what)
 
 
-def needs(seen: Seen, node: Node) -> dict[str, int]:
-    """Room that a deploy will take on a host, in MiB by path: what it carries, installs and unpacks.
+def needs(seen: Seen, node: Node, roles: Sequence[str]) -> dict[str, int]:
+    """Room that a deploy will take on a host of these roles, in MiB by path: what it carries, installs and unpacks.
 
     Of a node that is in the cluster nothing more is asked.
     """
-    roles = [role for role, each in seen.roles() if each == node]
     if seen.kubeadm.get(node.name, {}).get("state") in ("control-plane", "worker"):
         return {}
     server = node in bundle_servers(seen.topology, seen.cluster)

@@ -17,13 +17,14 @@ from cluster.topology import Node
 
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of the network, ports apart."""
-    for node in seen.nodes():
+    for node in seen.nodes:
         if found := seen.names.get(node.name):
             yield from _route(seen, node.name, found)
             yield from _nameservers(seen, node.name, found)
+    known = {each.name: [str(address) for address in each.addresses] for each in seen.topology.nodes}
     for node in seen.asked:
         if found := seen.names.get(node.name):
-            yield from _hosts_file(seen, node, found["hosts"])
+            yield from _hosts_file(known, node, found["hosts"])
     yield from _sizes(seen)
     yield from _next_hops(seen)
     yield from _virtual_ip(seen)
@@ -57,8 +58,7 @@ def _loopback(address: str) -> bool:
         return False
 
 
-def _hosts_file(seen: Seen, node: Node, lines: list[list[str]]) -> Iterator[Finding]:
-    known = {each.name: [str(address) for address in each.addresses] for each in seen.topology.nodes}
+def _hosts_file(known: Mapping[str, list[str]], node: Node, lines: list[list[str]]) -> Iterator[Finding]:
     for address, *aliases in lines:
         for alias in aliases:
             # Debian gives a host's own name 127.0.1.1, and nothing here goes by its own name.
@@ -86,7 +86,7 @@ def _next_hops(seen: Seen) -> Iterator[Finding]:
     if not goes_unwrapped(seen.cluster):
         return
     everybody = (*seen.topology.control_planes, *seen.topology.workers)
-    for node, version in product(seen.nodes(), seen.cluster.ip_families):
+    for node, version in product(seen.nodes, seen.cluster.ip_families):
         if row := seen.own_address(node, version):
             subnet = ip_interface(f"{row['address']}/{row['prefix']}").network
             # One without an address of the family is refused before anybody is asked.

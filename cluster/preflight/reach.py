@@ -74,7 +74,7 @@ def _site_load_balancer(seen: Seen) -> Iterator[Finding]:
     if seen.cluster.load_balancing != "external":
         return
     at = endpoint(seen.cluster, seen.topology)
-    for node in seen.nodes():
+    for node in seen.nodes:
         answer = seen.reached.get(node.name, {}).get(str(at))
         if answer == UNKNOWN:
             what = f"the name of control_plane_endpoint {at} is not known here"

@@ -12,7 +12,7 @@ from cluster.runtime import SOCKETS, UNITS, is_carried
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of the container runtime."""
     name, carried = seen.cluster.container_runtime, is_carried(seen.lock)
-    for node in seen.nodes():
+    for node in seen.nodes:
         if not (state := seen.installed.get(node.name)):
             continue
         if (socket := state["kubelet_socket"]) not in (None, SOCKETS[name]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cluster.balancing import balancers
@@ -64,21 +65,19 @@ class Seen:
         """Settings of any host, for what is one in the whole cluster."""
         return next(iter(self.settings.values()))
 
-    def roles(self) -> Iterator[tuple[str, Node]]:
+    @cached_property
+    def roles(self) -> tuple[tuple[str, Node], ...]:
         """Each host that was asked with each role that it has."""
-        known = self.topology
+        known, asked = self.topology, set(self.asked)
         roles = {
             "control_plane": known.control_planes, "worker": known.workers, "load_balancer": known.load_balancers,
         }  # fmt: skip
-        for role, nodes in roles.items():
-            for node in nodes:
-                if node in self.asked:
-                    yield role, node
+        return tuple((role, node) for role, nodes in roles.items() for node in nodes if node in asked)
 
-    def nodes(self) -> list[Node]:
-        """Hosts of Kubernetes that were asked: control planes and workers."""
-        found = [node for role, node in self.roles() if role != "load_balancer"]
-        return list(dict.fromkeys(found))
+    @cached_property
+    def nodes(self) -> dict[Node, None]:
+        """Hosts of Kubernetes that were asked, in the inventory's order: control planes and workers."""
+        return dict.fromkeys(node for role, node in self.roles if role != "load_balancer")
 
     @property
     def balancers(self) -> tuple[Node, ...]:

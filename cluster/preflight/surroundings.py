@@ -24,7 +24,7 @@ BLIND = {
 
 def check(seen: Seen) -> Iterator[Finding]:
     """Findings of the surroundings."""
-    nodes = seen.nodes()
+    nodes = seen.nodes
     for host in seen.asked:
         if found := seen.surroundings.get(host.name):
             yield from _everywhere(host.name, found, seen)

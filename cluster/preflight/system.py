@@ -23,14 +23,14 @@ def check(seen: Seen) -> Iterator[Finding]:
 
 def lacking(systems: Mapping[str, str], settings: Settings, topology: Topology, lock: Lock) -> Iterator[Finding]:
     """What the bundle has not for hosts that are such systems, by name, such as "rocky-9.4"."""
-    nodes = (*topology.control_planes, *topology.workers)
-    roles = {
-        "node": nodes,
+    members = {
+        "node": (*topology.control_planes, *topology.workers),
         "balancer": balancers(settings, topology),
         "bundle_server": bundle_servers(topology, settings),
     }
+    roles = {role: {node.name for node in nodes} for role, nodes in members.items()}
     for name, own in systems.items():
-        has = [role for role, members in roles.items() if name in [node.name for node in members]]
+        has = [role for role, names in roles.items() if name in names]
         sets = list(package_sets(has, chrony=settings.time_sync == "chrony"))
         lines = problems(own, lock.package_sets, sets)
         for what in lines:
