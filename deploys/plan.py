@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ from cluster.settings import Settings, SettingsError, disagreements, load
 from cluster.topology import EVEN, Node, Topology, check, even
 from deploys import record
 from deploys.ask import at_once
-from facts.hardware import Hardware
+from facts.hardware import Hardware, HardwareState
 from operations import file, package
 from operations.once import once
 
 GROUPS = ("control_plane", "worker", "load_balancer")
+# What hosts are, where preflight has asked them.
+_seen: dict[str, HardwareState] = {}
 # What a day-two deploy is told by `--data`, beside settings: these names.
 _options: set[str] = set()
 
@@ -216,7 +218,14 @@ def lock() -> Lock:
 def systems() -> dict[str, str]:
     """What each host of this run is by its /etc/os-release, such as "rocky-9.4"; asked at once."""
     names = [node.name for node in in_run(everybody().nodes)]
-    return {name: families.system(state) for name, state in at_once(names, lambda it: it.get_fact(Hardware)).items()}
+    unseen = [name for name in names if name not in _seen]
+    found = _seen | at_once(unseen, lambda it: it.get_fact(Hardware))
+    return {name: families.system(found[name]) for name in names}
+
+
+def seen(hardware: Mapping[str, HardwareState]) -> None:
+    """Have what hosts have said already in this run, by name."""
+    _seen.update(hardware)
 
 
 @once

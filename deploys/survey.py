@@ -69,6 +69,7 @@ def gather(asked: tuple[Node, ...]) -> Seen:
     leftovers, surroundings = first.ask(Leftovers, nodes), first.ask(Surroundings, asked)
     installed = first.ask(Installed, nodes, runtime=settings.container_runtime)
     first.answer()
+    plan.seen(hardware)
     holders = tuple(node.name for node in balancers if any(found[node.name]["holds_vip"] for found in holding))
     without_etcd = [node for node in topology.control_planes if node in nodes and not kubeadm[node.name]["etcd_data"]]
     behind = [node for node in nodes if _is_behind(versions[node.name], settings.kubernetes_version)]

@@ -86,6 +86,21 @@ def content(
     if not content.endswith("\n"):
         raise OperationValueError(f"{dest}: content must end in a newline")
     current = host.get_fact(FileState, path=dest, secret=secret)
+    yield from replaced(current, dest, content, mode, user, group, validate, secret, packaged)
+
+
+def replaced(
+    current: File | None,
+    dest: str,
+    content: str,
+    mode: str = "644",
+    user: str = "root",
+    group: str = "root",
+    validate: str | None = None,
+    secret: bool = False,
+    packaged: bool = False,
+) -> Generator[StringCommand, None, None]:
+    """The same for a file that has been looked at, as part of another operation."""
     reasons = difference(current, hashlib.sha256(content.encode()).hexdigest(), mode, user, group)
     if not reasons:
         host.noop(f"{dest} is as wanted")

@@ -42,4 +42,4 @@ def entries(names: Mapping[str, Sequence[str]], path: str = "/etc/hosts") -> Gen
             f"{host.name}: {path} is not UTF-8, so it is not written anew. Convert it (`iconv -t UTF-8`) and run again."
         )
     old = (current["content"] if current else None) or "127.0.0.1 localhost\n"
-    yield from file.content._inner(dest=path, content=merged(old, names))
+    yield from file.replaced(current, path, merged(old, names))
