@@ -45,6 +45,7 @@ def ensure_disk(node: Node, root: Path) -> Path:
     if fresh:
         host_key(node)
         (disk / "etc/hostname").write_text(f"{node.name}\n")
+        (disk / "etc/hostname").chmod(0o644)  # debootstrap gives it that of the machine that the lab is on
         (disk / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {node.name}\n")
         (disk / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
         for suffix, mode in (("", 0o600), (".pub", 0o644)):
