@@ -88,8 +88,8 @@ def reports(node: Node) -> str:
 def kubelet_script(node: Node) -> str:
     """Shell that configures the kubelet by standard input and waits until its node is ready, or puts the old back."""
     return (
-        f'umask 077; {KEEP}cp -a {KUBELET} "$old/" && cat > {KUBELET}.new && chmod 644 {KUBELET}.new && '
-        f'sync -f {KUBELET}.new "$old" && {reports(node)}'
+        f'umask 077; {KEEP}cp -a {KUBELET} "$old/" && cat > {KUBELET}.new && '
+        f'chmod --reference={KUBELET} {KUBELET}.new && sync -f {KUBELET}.new "$old" && {reports(node)}'
         f"mv -fT {KUBELET}.new {KUBELET} && await && exit 0; "
         f"echo 'the kubelet of {node.name} did not report ready within {LIMIT} s; its last words:' >&2; "
         "journalctl -u kubelet -n 15 --no-pager -o cat >&2; b=$(seen); "

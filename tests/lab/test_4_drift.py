@@ -133,10 +133,12 @@ KINDS = [
 
 # What is described, and what lies beside it: content, modes and owners of files, units, packages, kernel settings.
 WHOLE = (
-    "find /etc /opt/cni /usr/local /usr/bin/kube* /usr/bin/crictl /var/lib/kubelet/config.yaml "
+    "find /etc /opt/cni /usr/local /usr/bin/kube* /usr/bin/crictl "
     f"{PIECES} \\( -path /etc/kubernetes/tmp -o -name '*-' -o -name '.pwd.lock' -o -path /etc/mtab "
     "-o -path /etc/fstab \\) -prune -o "
     "-type f -printf '%m %U:%G ' -exec sha256sum {} \\; | sort -k3; "
+    # What is written in place of kubeadm's has other quotes, and no empty maps.
+    "f=/var/lib/kubelet/config.yaml; stat -c '%a %U:%G %n' $f 2>/dev/null; grep -sv '{}$' $f | tr \"'\" '\"'; "
     "find /etc/systemd/system -type l | sort; dpkg-query -W -f '${Package} ${Version} ${db:Status-Want}\\n'; hostname; "
     "systemctl is-active haproxy keepalived bundle-server kubelet containerd etcd-backup.timer; "
     "sysctl net.ipv4.ip_forward vm.overcommit_memory vm.swappiness; "
