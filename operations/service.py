@@ -18,7 +18,9 @@ def actions(state: UnitState, restart: bool, reload: bool, enabled: bool, runnin
     verbs = ["unmask"] if state["enabled"].startswith("masked") else []
     if enabled and state["enabled"] not in ("enabled", "static", "indirect", "generated"):
         verbs.append("enable")
-    if (running and state["active"] not in ("active", "reloading")) or (running and (restart or state["stale"])):
+    up = state["active"] in ("active", "reloading")
+    # What a reload is for has made its files newer, once this runs.
+    if running and (restart or not up or (state["stale"] and not reload)):
         verbs.append("restart")
     elif running and reload:
         verbs.append("reload-or-restart")
@@ -66,7 +68,7 @@ def unit(
     words = f"{' and '.join(verbs)} {unit}, for {'; '.join(drift or [_found(state)])}"
     if restart or reload:  # a package that was just installed may have enabled and started it
         words = f"{('restart' if restart else 'reload') if running else 'enable'} {unit}, for its files change"
-    gentle = reload and not (restart or drift or state["stale"])
+    gentle = reload and not (restart or drift)
     will(words, effect=effect if running and not gentle else "")
     quoted = shlex.quote(unit)
     yield "systemctl daemon-reload"

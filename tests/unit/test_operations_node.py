@@ -153,7 +153,7 @@ def test_sysctl_says_which_values_it_will_set(hosts: Make) -> None:
         ({}, False, True, ["reload-or-restart"]),
         ({}, True, True, ["restart"]),
         ({"stale": True}, False, False, ["restart"]),
-        ({"stale": True}, False, True, ["restart"]),
+        ({"stale": True}, False, True, ["reload-or-restart"]),
         ({"active": "inactive"}, False, True, ["restart"]),
         ({"active": "failed", "stale": True}, True, False, ["restart"]),
         ({"active": "activating"}, False, False, ["restart"]),
@@ -209,14 +209,14 @@ def test_unit_is_restarted_for_a_change_of_this_run_or_of_one_that_was_killed(ho
 
 
 def test_unit_is_reloaded_where_that_is_enough_and_nobody_is_cut_off(hosts: Make) -> None:
-    node = unit(hosts)
-    commands = node.plan(service.unit, **ARGUMENTS, reload_on=[planned(True)], effect="connections are cut")
-    assert commands == [
-        Command("systemctl daemon-reload"),
-        Command(RESTART.replace(" restart ", " reload-or-restart ")),
-    ]
-    (change,) = node.changes
-    assert (change.words, change.effect) == ("reload haproxy.service, for its files change", "")
+    reload = Command(RESTART.replace(" restart ", " reload-or-restart "))
+    wanted = [Command("systemctl daemon-reload"), reload]
+    effect = {"effect": "connections are cut"}
+    node, written = unit(hosts), unit(hosts, changed=11)
+    assert node.plan(service.unit, **ARGUMENTS, reload_on=[planned(True)], **effect) == wanted
+    assert written.execute(service.unit, **ARGUMENTS, reload_on=[done("mv")], **effect) == wanted
+    for (change,) in (node.changes, written.changes):
+        assert (change.words, change.effect) == ("reload haproxy.service, for its files change", "")
 
 
 def test_unit_that_is_not_to_run_yet_learns_of_its_new_file(hosts: Make) -> None:
