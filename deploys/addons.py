@@ -29,7 +29,8 @@ contexts:
 
 
 @deploy("Add-ons")
-def addons() -> None:
+def addons(upgraded: bool = False) -> None:
+    """`upgraded`: kubeadm makes CoreDNS anew before, in this run."""
     settings, topology = plan.settings(), plan.topology()
     nodes = (*topology.control_planes, *topology.workers)
     first = topology.first_control_plane
@@ -43,13 +44,13 @@ def addons() -> None:
             name="Approve serving certificates of kubelets", nodes=nodes, wanted=known.serving(settings)
         )  # fmt: skip
         for name in host.loop(settings.addons):
-            add(name)
+            add(name, anew=upgraded and name == "coredns")
         say_what_is_left(settings.addons)
     plan.barrier("add-ons")
 
 
-def add(name: str) -> None:
-    """Apply one add-on, of this project's or the site's own."""
+def add(name: str, anew: bool) -> None:
+    """Apply one add-on, of this project's or the site's own; `anew` when its objects are made otherwise before."""
     path, context, also = known.manifest(name), "", ""
     if name in known.OFFERED:
         text = rendered(name)
@@ -69,6 +70,7 @@ def add(name: str) -> None:
     operations.applied(
         name=f"Apply {name} and wait until it works" if wait else f"Apply {name}",
         path=path, written_by=written, context=context, also=also, wait=wait, partial=name == "coredns",
+        anew=anew,
     )  # fmt: skip
 
 

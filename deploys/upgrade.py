@@ -14,6 +14,7 @@ from cluster.topology import Node
 from cluster.upgrade import stale, static_pods
 from deploys import authorities, labels, live, plan, survey
 from deploys.addons import addons
+from deploys.ask import ask
 from deploys.control_plane import keep_kubeconfig
 from deploys.distribute import distribute
 from deploys.etcd_backup import etcd_backup
@@ -30,6 +31,7 @@ from operations import remote
 from operations import upgrade as operations
 from operations.change import any_changes
 from operations.kubeadm import find_seed
+from operations.once import once
 
 # The check that finds nodes of an older version.
 BEHIND = "kubernetes-version"
@@ -39,6 +41,8 @@ BEHIND = "kubernetes-version"
 def upgrade() -> None:
     plan.refuse(obstacles())
     topology, me = plan.topology(), plan.me()
+    # The last control plane makes what kubeadm installs anew.
+    upgraded = bool(_pending(plan.in_run(topology.control_planes)))
     if me == topology.first_control_plane:
         operations.ready_for_it(name="Assert that the cluster is well", topology=topology)
     plan.barrier("preflight")
@@ -61,7 +65,7 @@ def upgrade() -> None:
     plan.barrier("packages")
     load_balancer()
     network()
-    addons()
+    addons(upgraded)
     verify()
 
 
@@ -92,17 +96,21 @@ def _left_behind() -> list[str]:
     """Control planes beyond this run that are not upgraded yet: no kubelet may be newer than an API server."""
     planes = plan.topology().control_planes
     left = [each for each in planes if each not in plan.in_run(planes)]
-    done = [
-        each
-        for each in remote.reached(left)
-        if not stale(inventory.get_host(each.name).get_fact(NodeVersions)["images"], wanted())
-    ]
+    reached = tuple(remote.reached(left))
+    done = [each for each in reached if each not in _pending(reached)]
     return [
         f"{each.name}: is not in this run, and not known to be upgraded. Control planes come before all other nodes: "
         "widen --limit."
         for each in left
         if each not in done
     ]
+
+
+@once
+def _pending(planes: tuple[Node, ...]) -> list[Node]:
+    """Those of these control planes that run other static pods than the bundle's."""
+    found = ask(NodeVersions, planes)
+    return [each for each in planes if stale(found[each.name]["images"], wanted())]
 
 
 def _held() -> list[str]:

@@ -107,6 +107,7 @@ def applied(
     wait: bool = True,
     seconds: int = 180,
     partial: bool = False,
+    anew: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """
     Apply a manifest on the node by server-side apply, and wait until all that it made works, unless nothing can.
@@ -118,8 +119,9 @@ def applied(
     + wait: whether pods can run at all
     + seconds: how long to wait
     + partial: whether its objects are parts of what kubeadm has made
+    + anew: whether this run makes them otherwise before
     """
-    state = None if any_changes([written_by]) else host.get_fact(Manifest, path=path, context=context)
+    state = None if anew or any_changes([written_by]) else host.get_fact(Manifest, path=path, context=context)
     if state and state["state"] == "applied":
         host.noop(f"{path} is what the cluster has")
         return

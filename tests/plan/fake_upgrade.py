@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster import addons
 from cluster.upgrade import static_pods
 from facts.upgrade import MARK, Nodes, NodeVersions, RemovedApis
 from operations import upgrade
@@ -75,6 +76,9 @@ def replaced(node: Node, version: str) -> None:
     node.state["static_pods"] = loaded
     node.write(ADMIN, f"renewed at {node.world.clock}\n", "600")
     node.world.cluster["upgraded"] = version
+    # The last makes add-ons anew.
+    if all(each.state.get("static_pods", loaded) == loaded for each in node.world.nodes.values()):
+        node.world.cluster["applied"].pop(addons.manifest("coredns"), None)
 
 
 @command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y >/dev/null")
