@@ -171,10 +171,11 @@ def _record(state: State, kind: Literal["plan", "result"], about: dict[str, Any]
 
 
 def _steps(state: State, order: Iterable[str], executed: bool) -> Iterable[Step]:
+    hosts = [each for each in state.inventory if each in state.activated_hosts]  # the inventory's order
     for each in order:
         changes = {
             on.name: noted(on, each, executed)
-            for on in state.inventory.iter_activated_hosts()
+            for on in hosts
             if each in state.ops[on] and _changes(state.ops[on][each].operation_meta, executed)
         }
         if changes:
