@@ -107,9 +107,10 @@ def typical(numbers: dict[str, int], group: str) -> str:
     return f"{median(number for name, number in numbers.items() if name.startswith(group)):g}"
 
 
-def slope(few: Figures, many: Figures) -> float:
-    """Seconds for each host more."""
-    return (many.seconds - few.seconds) / (many.hosts - few.hosts)
+def slope(few: Figures, many: Figures) -> tuple[float, float]:
+    """Seconds for each host more, and seconds of processors."""
+    hosts = many.hosts - few.hosts
+    return (many.seconds - few.seconds) / hosts, (many.cpu - few.cpu) / hosts
 
 
 def parallel(hosts: int) -> int:
@@ -273,11 +274,12 @@ def netem(interface: str) -> bool:
     return subprocess.run(late.split(), capture_output=True, check=False).returncode == 0
 
 
-def report(rows: Sequence[Figures], command: str, late: str) -> str:
-    """The figures as Markdown; `late` is what has delayed packets."""
+def report(rows: Sequence[Figures], command: str, late: str, load: float) -> str:
+    """The figures as Markdown; `late` is what has delayed packets, `load` the load average before."""
     lines = [
         "# What hosts cost", "",
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}.", "",
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. Load average before: {load:.1f}; beside other work "
+        "seconds are more than they need be.", "",
         "| run of cluster.py | hosts | seconds | CPU seconds | memory, MiB | commands, worker | control plane "
         "| again, worker | round trips, worker | control plane | parallel | floor, s | ratio | at most 2 |",
         "| --- " + "| ---: " * 12 + "| --- |",
@@ -304,7 +306,8 @@ def slopes(rows: Sequence[Figures]) -> list[str]:
     for run in RUNS:
         found = [each for each in rows if each.run == run]
         steps = [
-            f"{slope(few, many):.3f} s between {few.hosts} and {many.hosts} hosts" for few, many in pairwise(found)
+            "{:.3f} s and {:.3f} CPU seconds between {} and {} hosts".format(*slope(few, many), few.hosts, many.hosts)
+            for few, many in pairwise(found)
         ]
         if steps:
             lines += [f"A host more costs a {run}: {', '.join(steps)}.", ""]
@@ -334,9 +337,10 @@ def inside(arguments: argparse.Namespace) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "bench", str(work)], check=True)
     ip("link set lo up")
     late = "tc netem" if netem("lo") else "bench/link.py, for this kernel has no netem"
+    load = os.getloadavg()[0]
     rows = measure(arguments.hosts, arguments.show, work)
     command = ["python3", "bench/hosts.py", *(word for word in sys.argv[1:] if not word.startswith(INSIDE))]
-    text = report(rows, shlex.join(command), late)
+    text = report(rows, shlex.join(command), late, load)
     print(text)
     if tuple(arguments.hosts) == SIZES:
         (ROOT / "bench" / "hosts.md").write_text(text)

@@ -218,9 +218,9 @@ def test_the_floor_is_all_round_trips_in_rows_or_those_of_one_host() -> None:
 def test_the_report_of_hosts_has_each_run_and_what_a_host_more_costs() -> None:
     few = figures("no-change run", 10, 8.0, {"lb1": 80, "cp1": 150, "w1": 100, "w2": 110})
     many = figures("no-change run", 100, 26.0, {"lb1": 80, "cp1": 150, "w1": 100, "w2": 110})
-    text = hosts.report([few, many], "python3 bench/hosts.py", "tc netem")
+    text = hosts.report([few, many], "python3 bench/hosts.py", "tc netem", 0.4)
     assert "| no-change run | 10 | 8.0 | 1.5 | 85 | 52.5 | 75 | 3 | 105 | 150 | 40 | 3.0 | 2.7 | no |" in text
-    assert "A host more costs a no-change run: 0.200 s between 10 and 100 hosts." in text
+    assert "A host more costs a no-change run: 0.200 s and 0.000 CPU seconds between 10 and 100 hosts." in text
     assert "20 ms late, by tc netem" in text
 
 
