@@ -352,11 +352,14 @@ def main() -> None:
     parser.add_argument("--show", nargs="+", default=[], metavar="NAME", help="print what these hosts are asked")
     parser.add_argument(INSIDE, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: told to end"))
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: sys.exit("error: told to end"))
     if arguments.inside:
         inside(arguments)
         return
-    apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    # Whatever ends this process ends unshare, which ends all that is in its namespaces.
+    apart = ["setpriv", "--pdeathsig", "KILL"]
+    apart += ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with tempfile.TemporaryDirectory(prefix="bench-hosts-") as work:
         command = [*apart, sys.executable, __file__, *sys.argv[1:], f"{INSIDE}={work}"]
         with subprocess.Popen(command) as process:
