@@ -76,6 +76,7 @@ class Figures:
     again: dict[str, int]
     trips: dict[str, int]
     parallel: int
+    plain: float  # seconds of the same commands by paramiko alone
 
     @property
     def floor(self) -> float:
@@ -93,7 +94,7 @@ class Figures:
             f"| {self.run} | {self.hosts} | {self.seconds:.1f} | {self.cpu:.1f} | {self.mebibytes:.0f} "
             f"| {typical(self.commands, 'w')} | {typical(self.commands, 'cp')} | {typical(self.again, 'w')} "
             f"| {typical(self.trips, 'w')} | {typical(self.trips, 'cp')} | {self.parallel} | {self.floor:.1f} "
-            f"| {self.ratio:.1f} | {met} |"
+            f"| {self.ratio:.1f} | {met} | {self.plain:.1f} | {self.seconds / self.plain:.1f} |"
         )
 
 
@@ -133,13 +134,18 @@ class Ran:
     def checked(self) -> Ran:
         """The same. Exits with its words where it has failed."""
         if self.code:
-            sys.exit(f"{self.words[-20000:]}\nerror: this run of pyinfra ended with {self.code}")
+            sys.exit(f"{self.words[-20000:]}\nerror: this run ended with {self.code}")
         return self
 
 
 def pyinfra(inventory: Path, *flags: str) -> Ran:
     """Run cluster.py to its end."""
-    command, begun = [PYINFRA, str(inventory), "deploys/cluster.py", *flags], time.monotonic()
+    return ran([PYINFRA, str(inventory), "deploys/cluster.py", *flags])
+
+
+def ran(command: Sequence[str]) -> Ran:
+    """Run a command to its end."""
+    begun = time.monotonic()
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, "PYINFRA_PROGRESS": "off"},
@@ -210,10 +216,15 @@ class Site:
             sys.exit(f"{done.words[-20000:]}\nerror: a {run} has made {changes} changes")
         for name in show:
             print(f"==> {name} is asked:", *found[name]["asked"], sep="\n")
+        with server(self.directory, ()) as asked:
+            most = str(parallel(self.hosts))
+            plain = ran([sys.executable, "bench/plain.py", str(self.directory), most]).checked()
+            asked()
         numbers = {key: {name: row[key] for name, row in found.items()} for key in ("commands", "again", "trips")}
         return Figures(
-            run, self.hosts, done.seconds, done.cpu, done.mebibytes, **numbers, parallel=parallel(self.hosts)
-        )
+            run, self.hosts, done.seconds, done.cpu, done.mebibytes, **numbers, parallel=parallel(self.hosts),
+            plain=plain.seconds,
+        )  # fmt: skip
 
 
 def make_key(path: Path) -> None:
@@ -281,8 +292,9 @@ def report(rows: Sequence[Figures], command: str, late: str, load: float) -> str
         f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. Load average before: {load:.1f}; beside other work "
         "seconds are more than they need be.", "",
         "| run of cluster.py | hosts | seconds | CPU seconds | memory, MiB | commands, worker | control plane "
-        "| again, worker | round trips, worker | control plane | parallel | floor, s | ratio | at most 2 |",
-        "| --- " + "| ---: " * 12 + "| --- |",
+        "| again, worker | round trips, worker | control plane | parallel | floor, s | ratio | at most 2 "
+        "| paramiko alone, s | ratio |",
+        "| --- " + "| ---: " * 12 + "| --- " + "| ---: " * 2 + "|",
         *(each.row() for each in rows), "",
         *slopes(rows),
         "pyinfra ran with this project's config.py, group_data and deploys, over paramiko; "
@@ -295,7 +307,8 @@ def report(rows: Sequence[Figures], command: str, late: str, load: float) -> str
         "one before. A round trip is a channel opened, a command taken, or an answer that waited for standard input; a "
         f"login is {LOGIN}. No file is sent in these runs. `Parallel` is what pyinfra makes of the number of "
         "processors, of hosts and of open files where config.PARALLEL is not set. The floor is the delay times the "
-        "round trips of all hosts over `parallel`, or of the host that is asked most.", "",
+        "round trips of all hosts over `parallel`, or of the host that is asked most. paramiko alone (bench/plain.py) "
+        "connects to as many hosts at once, and asks each the same, with nothing around it.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

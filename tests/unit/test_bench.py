@@ -199,7 +199,7 @@ def test_blobs_lie_where_a_registry_looks_for_them(tmp_path: Path) -> None:
 
 def figures(run: str, number: int, seconds: float, trips: dict[str, int], parallel: int = 40) -> hosts.Figures:
     commands = {name: number // 2 for name, number in trips.items()}
-    return hosts.Figures(run, number, seconds, 1.5, 85.0, commands, dict.fromkeys(trips, 3), trips, parallel)
+    return hosts.Figures(run, number, seconds, 1.5, 85.0, commands, dict.fromkeys(trips, 3), trips, parallel, 4.0)
 
 
 def test_hosts_of_the_benchmark_are_many_and_none_is_another() -> None:
@@ -219,7 +219,9 @@ def test_the_report_of_hosts_has_each_run_and_what_a_host_more_costs() -> None:
     few = figures("no-change run", 10, 8.0, {"lb1": 80, "cp1": 150, "w1": 100, "w2": 110})
     many = figures("no-change run", 100, 26.0, {"lb1": 80, "cp1": 150, "w1": 100, "w2": 110})
     text = hosts.report([few, many], "python3 bench/hosts.py", "tc netem", 0.4)
-    assert "| no-change run | 10 | 8.0 | 1.5 | 85 | 52.5 | 75 | 3 | 105 | 150 | 40 | 3.0 | 2.7 | no |" in text
+    assert (
+        "| no-change run | 10 | 8.0 | 1.5 | 85 | 52.5 | 75 | 3 | 105 | 150 | 40 | 3.0 | 2.7 | no | 4.0 | 2.0 |" in text
+    )
     assert "A host more costs a no-change run: 0.200 s and 0.000 CPU seconds between 10 and 100 hosts." in text
     assert "20 ms late, by tc netem" in text
 
