@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from bundle.verify import read_lock
 from lab import lab
 from tests.lab.bundles import built
 from tests.lab.nodes import changes, deployed
@@ -12,9 +15,21 @@ from tests.lab.upgrades import kept, servers, versions, writes
 PATCH = "v1.36.3"
 
 
+@pytest.fixture(scope="module")
+def patch() -> Path:
+    return built(PATCH, f"kubernetes_version: {PATCH}\n")
+
+
+def test_a_bundle_of_another_patch_is_built(patch: Path) -> None:
+    """Apart from what comes of it: from source it takes as long."""
+    lock = read_lock(patch)
+    assert lock.kubernetes_version == PATCH
+    assert {image.name.rpartition(":")[2] for image in lock.images if "/kube-" in image.name} == {PATCH}
+
+
 @pytest.mark.usefixtures("cluster")
-def test_a_patch_is_planned_done_and_then_done_no_more() -> None:
-    lab.up(bundle=str(built(PATCH, f"kubernetes_version: {PATCH}\n")))
+def test_a_patch_is_planned_done_and_then_done_no_more(patch: Path) -> None:
+    lab.up(bundle=str(patch))
     with writes() as writer:
         plan = changes(deployed("upgrade", "--dry"))
         assert plan == changes(deployed("upgrade", "-y")) != {}
