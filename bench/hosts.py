@@ -218,7 +218,7 @@ class Site:
             print(f"==> {name} is asked:", *found[name]["asked"], sep="\n")
         with server(self.directory, ()) as asked:
             most = str(parallel(self.hosts))
-            plain = ran([sys.executable, "bench/plain.py", str(self.directory), most]).checked()
+            plain = ran([sys.executable, "-m", "gevent.monkey", "bench/plain.py", str(self.directory), most]).checked()
             asked()
         numbers = {key: {name: row[key] for name, row in found.items()} for key in ("commands", "again", "trips")}
         return Figures(

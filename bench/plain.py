@@ -1,24 +1,20 @@
 """What paramiko can do at most, by connections as the deploys have them: the commands of a run, and nothing around.
 
-    python3 bench/plain.py DIRECTORY PARALLEL     # as bench/hosts.py has made it
+    python3 -m gevent.monkey bench/plain.py DIRECTORY PARALLEL     # as bench/hosts.py has made it
 
 Each host is connected to and asked everything that it was asked in the run, one after the other; so many hosts at once.
 """
 
-from gevent import monkey
+import json
+import sys
+from pathlib import Path
 
-monkey.patch_all()
-
-import json  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import paramiko  # noqa: E402
-from gevent.pool import Pool  # noqa: E402
+import paramiko
+from gevent.pool import Pool
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deploys.ssh import transport  # noqa: E402
+from deploys.ssh import transport
 
 
 def ask(directory: Path, address: str, questions: list[tuple[str, str]]) -> None:
