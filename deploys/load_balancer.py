@@ -79,9 +79,10 @@ def keepalived(left: Endpoint | None = None) -> None:
         validate="keepalived -t -f {}",
         packaged=True,
     )
+    # A reload leaves the address where it is; of restarts of all hosts at once nobody would have it for seconds.
     service.unit(
         name="Run Keepalived",
-        unit="keepalived.service", restart_on=[check, written], config_files=[script, KEEPALIVED],
+        unit="keepalived.service", reload_on=[check, written], config_files=[script, KEEPALIVED],
         effect="the virtual IP goes to another host, if it was here",
     )  # fmt: skip
 
