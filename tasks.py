@@ -317,7 +317,7 @@ def test(c: Context, full: bool = False) -> None:
         run(PYTHON, "-m", "pytest", "-q", "tests/bundle")
         run(PYTHON, "-m", "tests.versions.kubeadms", *minors)
         run(PYTHON, "-m", "pytest", "-q", "tests/versions", *minors)
-    bundle_build(c)
+        bundle_build(c)
     lab_down(c)
     lab_up(c)
     try:
