@@ -13,8 +13,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 from pyinfra import host, inventory, logger
 
-from cluster import certificates, users
-from cluster.certificates import BUNDLE_SERVER, CA, HAPROXY_CA, Findings, Row, State, Work, work
+from cluster import certificates, expiry, users
+from cluster.certificates import BUNDLE_SERVER, CA, HAPROXY_CA, State, Work, work
+from cluster.expiry import Findings, Row
 from cluster.kubeadm import api_server_names
 from cluster.topology import Node
 from deploys import plan
@@ -59,7 +60,7 @@ def _kept() -> State | None:
         pem = users.certificate(path.read_text()).public_bytes(Encoding.PEM).decode()
     except ValueError:
         pem = None
-    return certificates.copy(str(path), pem, int(time.time()))
+    return expiry.copy(str(path), pem, int(time.time()))
 
 
 def _timers(asked: Iterable[Node]) -> list[str]:
@@ -92,18 +93,18 @@ def findings() -> Findings:
             errors.append(f"{node.name}: is no node of a cluster, having no {CA}. Run deploys/cluster.py first.")
             continue
         wanted = api_server_names(settings, topology, node) if node in topology.control_planes else None
-        found = certificates.judge(
+        found = expiry.judge(
             node.name, state, settings.certificate_warning_days, settings.certificate_critical_days, wanted, port
         )
-        rows += certificates.rows(node.name, state, port)
+        rows += expiry.rows(node.name, state, port)
         errors += found.errors
         warnings += found.warnings
     if kept := _kept():
-        found = certificates.judge(HERE, kept, settings.certificate_warning_days, settings.certificate_critical_days)
-        rows += certificates.rows(HERE, kept)
+        found = expiry.judge(HERE, kept, settings.certificate_warning_days, settings.certificate_critical_days)
+        rows += expiry.rows(HERE, kept)
         errors += found.errors
         warnings += found.warnings
-    for line in certificates.table(rows):
+    for line in expiry.table(rows):
         logger.info(line)
     warnings += _timers(asked)
     for line in warnings:

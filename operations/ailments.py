@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cluster import certificates
+from cluster import certificates, expiry
 from cluster.eviction import Amount
 from cluster.findings import Finding
 from cluster.preflight.seen import Clock
@@ -152,7 +152,7 @@ def _certificates(seen: Seen, case: Case) -> Iterator[Finding]:
         if _bare(seen, case, name):
             yield Finding("no-node", (name,), f"there is no {certificates.CA}")
             continue
-        for row in certificates.rows(name, state, case.bundle_port):
+        for row in expiry.rows(name, state, case.bundle_port):
             file = state["files"].get(row.certificate)
             if file and row.days is None:
                 yield Finding("certificate-ended", (name,), f"{row.certificate}: no certificate can be read there")

@@ -6,7 +6,6 @@ continued by the next. Files are written beside and renamed, and only where they
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Generator
 
@@ -16,30 +15,24 @@ from pyinfra import host, inventory, logger
 from pyinfra.api import OperationError, StringCommand, operation
 
 from cluster import rotation
-from cluster.certificates import CA, CONFIGS, HAPROXY_CA, KUBELET_CLIENT, PKI, PROGRAMS, ROTATED, Program, Work
+from cluster.certificates import CA, HAPROXY_CA, KUBELET_CLIENT, PROGRAMS, ROTATED, Program, Work
 from cluster.endpoint import Endpoint
 from cluster.kubeadm import certificate_documents
-from cluster.rotation import AUTHORITIES, CONTROLLER_MANAGER, KUBECONFIGS, KUBELET_CONF, ROTATION, SIGNING, Pairs
+from cluster.rotation import KUBELET_CONF, ROTATION, Pairs
 from cluster.settings import Settings
 from cluster.topology import Node, Topology
-from facts.authority import MARK, Authorities, Published
+from facts.authority import Authorities, Published
 from facts.certificate import Certificates
-from facts.kubernetes import kubectl
 from facts.service import Unit
 from operations import file, remote
+from operations import rotation_scripts as scripts
 from operations.certificates import LIMIT, Question, check, renew_script, restarted
 from operations.change import will
 from operations.kubeadm import answers
 from operations.workload import settled
 
-MAKING = f"{PKI}/.rotation"
-KUBECTL = f"{kubectl()} --request-timeout=20s"
 # What a kubelet reads when it starts; one that is older is restarted.
 KUBELET_READS = (CA, KUBELET_CONF, KUBELET_CLIENT)
-HEALTHY = (
-    "for i in $(seq 60); do curl -sf --max-time 2 http://127.0.0.1:10248/healthz >/dev/null && exit 0; sleep 1; done; "
-    "journalctl -u kubelet -n 20 --no-pager >&2; exit 1"
-)
 
 
 def known(topology: Topology) -> Pairs | None:
@@ -61,119 +54,13 @@ def _known(topology: Topology) -> Pairs | None:
     return found
 
 
-def begin_script() -> str:
-    """Shell that has kubeadm make new CAs, and puts them beside the old ones; standard input is its configuration."""
-    copies = " && ".join(f"cp -p {PKI}/{name}.crt {PKI}/{name}.key {_parent('old', name)}" for name in AUTHORITIES)
-    phases = " && ".join(
-        f'timeout 120 kubeadm init phase certs {each} --config "$f" >/dev/null'
-        for each in ("ca", "front-proxy-ca", "etcd-ca")
-    )
-    return (
-        'umask 077; f=$(mktemp /run/kubeadm.XXXXXXXX) && trap \'rm -f "$f"\' EXIT && cat > "$f" && '
-        f"rm -rf {MAKING} && mkdir -p {MAKING}/old/etcd {MAKING}/new/etcd && {copies} && {phases} && "
-        f"sync -f {MAKING} && mv -T {MAKING} {ROTATION}"
-    )
-
-
-def _parent(which: str, name: str) -> str:
-    return f"{MAKING}/{which}/{name}".rpartition("/")[0]
-
-
 def begin_documents(settings: Settings, topology: Topology, node: Node) -> str:
     """kubeadm's configuration with another directory for what it makes."""
     documents = list(yaml.safe_load_all(certificate_documents(settings, topology, node)))
     for each in documents:
         if each["kind"] == "ClusterConfiguration":
-            each["certificatesDir"] = f"{MAKING}/new"
+            each["certificatesDir"] = f"{scripts.MAKING}/new"
     return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=True)
-
-
-SEND = f"tar -C {ROTATION} -c old new | base64 -w 76"
-WHOLE = " && ".join(
-    f"test -s {MAKING}/{which}/{name}.{suffix}"
-    for which in ("old", "new")
-    for name in AUTHORITIES
-    for suffix in ("crt", "key")
-)
-RECEIVE = (
-    f"umask 077; rm -rf {MAKING} && mkdir {MAKING} && base64 -d > {MAKING}/tar && "
-    f"tar -C {MAKING} -x -f {MAKING}/tar && rm {MAKING}/tar && {WHOLE} && sync -f {MAKING} && mv -T {MAKING} {ROTATION}"
-)
-# `put MODE DEST` writes standard input beside a file and renames it, where that differs. A name that begins with a dot
-# is none of a static pod's.
-PUT = (
-    'put() { t="${2%/*}/.${2##*/}.rotation"; cat > "$t" && chmod "$1" "$t" && sync "$t" && '
-    '{ cmp -s "$t" "$2" && rm -f "$t" || mv -fT "$t" "$2"; }; }; '
-)
-
-
-def lay_script(wanted: int) -> str:
-    """Shell that gives a control plane's files the CAs of a phase."""
-    order = {1: ("old", "new"), 2: ("new", "old"), 3: ("new",)}[wanted]
-    signer = "old" if wanted < 2 else "new"
-    parts = []
-    for name in AUTHORITIES:
-        bundle = " ".join(f"{ROTATION}/{each}/{name}.crt" for each in order)
-        parts.append(f"put 600 {PKI}/{name}.key < {ROTATION}/{signer}/{name}.key")
-        parts.append(f"cat {bundle} | put 644 {PKI}/{name}.crt")
-    # Written elsewhere first: the kubelet reads what is in the directory of manifests.
-    edited = f"{CONFIGS}/.manifest"
-    manifest = (
-        f"sed -E 's#(--cluster-signing-cert-file=).*#\\1{SIGNING[wanted]}.crt#; "
-        f"s#(--cluster-signing-key-file=).*#\\1{SIGNING[wanted]}.key#' {CONTROLLER_MANAGER} > {edited} && "
-        f"{{ cmp -s {edited} {CONTROLLER_MANAGER} && rm {edited} || {{ chmod 600 {edited} && sync {edited} && "
-        f"mv -fT {edited} {CONTROLLER_MANAGER}; }}; }}"
-    )
-    return f"umask 077; {PUT}{' && '.join(parts)} && {_kubeconfigs()} && {manifest}"
-
-
-def lay_worker_script() -> str:
-    """Shell that gives a worker's files the CAs of standard input."""
-    return f"umask 077; {PUT}put 644 {PKI}/ca.crt && {_kubeconfigs()}"
-
-
-def _kubeconfigs() -> str:
-    """Shell that has the kubeconfigs that are here trust what ca.crt has."""
-    return (
-        f'b=$(base64 -w 0 < {PKI}/ca.crt) && for f in {" ".join(KUBECONFIGS)}; do test -e "$f" || continue; '
-        'sed -E "s#^( *certificate-authority-data: *).*#\\1$b#" "$f" | put 600 "$f" || exit 1; done'
-    )
-
-
-def client_script(node: Node) -> str:
-    """Shell that gets the kubelet a certificate of the new CA, which is standard input, and restarts it with that.
-
-    The kubelet's own right to ask is used, which the cluster approves by itself, and the key does not leave the node
-    (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers).
-    """
-    directory = KUBELET_CLIENT.rpartition("/")[0]
-    kubelet = f"kubectl --kubeconfig {KUBELET_CONF} --request-timeout=10s"
-    request = json.dumps(
-        {
-            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
-            "metadata": {"name": "NAME"},
-            "spec": {
-                "request": "REQUEST", "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
-                "usages": ["digital signature", "key encipherment", "client auth"],
-            },
-        }
-    )  # fmt: skip
-    return (
-        f"umask 077; w=$(mktemp -d {directory}/.rotation.XXXXXXXX) && trap 'rm -rf \"$w\"' EXIT && cat > $w/ca && "
-        "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $w/key "
-        f"-subj '/O=system:nodes/CN=system:node:{node.name}' -out $w/csr 2>/dev/null && "
-        "n=node-csr-rotation-$(sha256sum < $w/csr | cut -c 1-16) && r=$(base64 -w 0 < $w/csr) && "
-        f'echo {shlex.quote(request)} | sed "s#REQUEST#$r#; s#NAME#$n#" | '
-        f"{kubelet} create --validate=false -f - >/dev/null && "
-        f"for i in $(seq 60); do {kubelet} get csr $n -o 'jsonpath={{.status.certificate}}' 2>/dev/null | base64 -d "
-        "> $w/crt; test -s $w/crt && break; sleep 1; done && "
-        "{ openssl verify -CAfile $w/ca $w/crt >/dev/null || { "
-        f"echo '{node.name}: no certificate of the new CA came for the kubelet; crictl logs of "
-        "kube-controller-manager, which signs, says why' >&2; exit 1; }; } && "
-        f"d={directory}/kubelet-client-$(date -u +%Y-%m-%d-%H-%M-%S).pem && cat $w/crt $w/key > $w/pem && "
-        f"sync $w/pem && mv -fT $w/pem $d && ln -s $d $w/link && mv -fT $w/link {KUBELET_CLIENT} && "
-        f"rm -f {ROTATED} && timeout 120 systemctl restart kubelet.service && {HEALTHY}"
-    )
 
 
 @operation()
@@ -189,7 +76,7 @@ def begin(settings: Settings, topology: Topology, node: Node) -> Generator[Strin
         host.noop("a rotation is under way")
         return
     will("make new CAs of the cluster, of aggregated API servers and of etcd")
-    yield StringCommand(begin_script(), _stdin=begin_documents(settings, topology, node))
+    yield StringCommand(scripts.begin(), _stdin=begin_documents(settings, topology, node))
 
 
 @operation()
@@ -214,8 +101,8 @@ def copy(topology: Topology, node: Node) -> Generator[StringCommand, None, None]
             node for node in remote.reached(topology.control_planes)
             if rotation.pairs(inventory.get_host(node.name).get_fact(Authorities)) == pair
         )  # fmt: skip
-        text = "\n".join(remote.on(holder.name, SEND, why="reading both CAs")) + "\n"
-    yield StringCommand(RECEIVE, _stdin=text)
+        text = "\n".join(remote.on(holder.name, scripts.SEND, why="reading both CAs")) + "\n"
+    yield StringCommand(scripts.RECEIVE, _stdin=text)
 
 
 def _is_further(wanted: int, pair: Pairs | None) -> bool:
@@ -257,13 +144,13 @@ def lay(
     will(rotation.PHASES[wanted])
     if wanted == 2:
         will("renew every certificate and kubeconfig of kubeadm's by the new CA")
-    yield StringCommand(lay_script(wanted))
+    yield StringCommand(scripts.lay(wanted))
     if wanted == 2:
         documents = certificate_documents(settings, topology, node)
         if renewed or not host.state.is_executing:
             yield StringCommand(renew_script(Work(renewed=renewed)), _stdin=documents)
         # kubeadm has kubeconfigs that it renews trust the CA alone that it has signed by.
-        yield StringCommand(lay_script(wanted))
+        yield StringCommand(scripts.lay(wanted))
 
 
 @operation()
@@ -282,7 +169,7 @@ def lay_worker(topology: Topology, wanted: int) -> Generator[StringCommand, None
         host.noop(f"{rotation.PHASES[wanted]} here")
         return
     will(rotation.PHASES[wanted])
-    yield StringCommand(lay_worker_script(), _stdin="".join(pair["ca"].bundle(wanted)) if pair else "")
+    yield StringCommand(scripts.lay_on_worker(), _stdin="".join(pair["ca"].bundle(wanted)) if pair else "")
 
 
 @operation()
@@ -346,10 +233,10 @@ def client(topology: Topology, node: Node) -> Generator[StringCommand, None, Non
     own = [pems[0] if pems else None for path in (KUBELET_CLIENT, ROTATED) if (pems := found.get(path)) is not None]
     if not (pair and own and all(rotation.signed(pem, pair["ca"].new) for pem in own)):
         will("have the new CA sign the kubelet's client certificate", effect="restarts kubelet")
-        yield StringCommand(client_script(node), _stdin=pair["ca"].new if pair else "")
+        yield StringCommand(scripts.client(node), _stdin=pair["ca"].new if pair else "")
     elif rotation.phase(state, pair) == 2 and host.get_fact(Unit, unit="kubelet.service", files=KUBELET_READS)["stale"]:
         will("restart kubelet.service")
-        yield StringCommand(f"timeout 120 systemctl restart kubelet.service && {HEALTHY}")
+        yield StringCommand(f"timeout 120 systemctl restart kubelet.service && {scripts.HEALTHY}")
     else:
         host.noop("the kubelet runs with certificates of the new CA")
 
@@ -404,39 +291,16 @@ def publish(topology: Topology, at: Endpoint, wanted: int) -> Generator[StringCo
         will(f"begin anew the pods of {', '.join(old)}")
     if pending:
         bundle = "".join(pair["ca"].bundle(wanted)) if pair else ""
-        yield StringCommand(inform_script(), _stdin=bundle)
+        yield StringCommand(scripts.inform(), _stdin=bundle)
     if host.state.is_executing and pair:
         _await_roots(wanted, pair)
     for name in old:
-        yield StringCommand(begin_anew(name, mark))
+        yield StringCommand(scripts.begin_anew(name, mark))
     if host.state.is_executing and wanted == 1:
         for name in state["workloads"]:
-            remote.on(host.name, rolled_out(name), why=f"waiting for the pods of {name}")
+            remote.on(host.name, scripts.rolled_out(name), why=f"waiting for the pods of {name}")
     if not pending and not old:
         host.noop("everyone is told")
-
-
-def inform_script() -> str:
-    """Shell that has the ConfigMap cluster-info, by which nodes join, tell of the CAs of standard input."""
-    return (
-        f"b=$(base64 -w 0) && c=$({KUBECTL} get configmap cluster-info -n kube-public "
-        "-o jsonpath='{.data.kubeconfig}') && { printf 'data:\\n  kubeconfig: |\\n' && echo \"$c\" | "
-        'sed -E "s#^( *certificate-authority-data: *).*#\\1$b#; s#^#    #"; } | '
-        f"{KUBECTL} patch configmap cluster-info -n kube-public --type=merge --patch-file=/dev/stdin >/dev/null"
-    )
-
-
-def begin_anew(workload: str, mark: str) -> str:
-    """Shell that has a workload's pods begun anew, by its strategy."""
-    namespace, name = workload.split()
-    patch = json.dumps({"spec": {"template": {"metadata": {"annotations": {MARK: mark}}}}})
-    return f"{KUBECTL} patch -n {namespace} {name} --type=merge -p {shlex.quote(patch)} >/dev/null"
-
-
-def rolled_out(workload: str, seconds: int = 300) -> str:
-    """Shell that waits until a workload's pods are those of its template."""
-    namespace, name = workload.split()
-    return f"{kubectl()} rollout status -n {namespace} {name} --timeout={seconds}s"
 
 
 def _await_roots(wanted: int, pair: Pairs, seconds: int = 120) -> None:
@@ -468,4 +332,4 @@ def end(topology: Topology) -> Generator[StringCommand, None, None]:
         host.noop("both CAs are gone from here")
         return
     will(f"remove {ROTATION}, where both CAs were")
-    yield StringCommand(f"rm -rf {MAKING} && mv -T {ROTATION} {MAKING} && rm -rf {MAKING}")
+    yield StringCommand(f"rm -rf {scripts.MAKING} && mv -T {ROTATION} {scripts.MAKING} && rm -rf {scripts.MAKING}")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cluster.certificates import ADMIN, CA, HAPROXY_CA, KUBELET_CLIENT, PKI, ROTATED
 from cluster.rotation import AUTHORITIES, CONTROLLER_MANAGER, KUBECONFIGS, KUBELET_CONF, ROTATION, SIGNING, public_key
 from facts.authority import Authorities, Published
-from operations import rotation
+from operations import rotation_scripts as scripts
 from tests.plan.fake_certificates import known, made, now
 from tests.plan.fake_nodes import Node, Refused, command, fact, like
 
@@ -94,9 +94,9 @@ def _(node: Node) -> str:
     return "\n".join(lines)
 
 
-@command(like(rotation.begin_script()))
+@command(like(scripts.begin()))
 def _(node: Node, stdin: str) -> None:
-    if f"certificatesDir: {rotation.MAKING}/new" not in stdin:
+    if f"certificatesDir: {scripts.MAKING}/new" not in stdin:
         raise Refused("the CAs would be made where the old ones are")
     mine = shared(node)
     mine["key"] = key()  # type: ignore[assignment]
@@ -106,12 +106,12 @@ def _(node: Node, stdin: str) -> None:
     own(node)["rotation"] = True
 
 
-@command(like(rotation.SEND), "read")
+@command(like(scripts.SEND), "read")
 def _(node: Node) -> str:
     return "both CAs"
 
 
-@command(like(rotation.RECEIVE))
+@command(like(scripts.RECEIVE))
 def _(node: Node, stdin: str) -> None:
     if stdin != "both CAs\n":
         raise Refused("tar: This does not look like a tar archive")
@@ -134,7 +134,7 @@ def trust(node: Node, bundle: dict[str, list[str]], phase: int) -> None:
 
 for _phase, _order in {1: ("old", "new"), 2: ("new", "old"), 3: ("new",)}.items():
 
-    @command(like(rotation.lay_script(_phase)))
+    @command(like(scripts.lay(_phase)))
     def _(node: Node, phase: int = _phase, order: tuple[str, ...] = _order) -> None:
         mine, both = own(node), shared(node)
         if not mine["rotation"]:
@@ -152,7 +152,7 @@ for _phase, _order in {1: ("old", "new"), 2: ("new", "old"), 3: ("new",)}.items(
         known(node)["key"] = both["key"] if phase >= 2 else None
 
 
-@command(like(rotation.lay_worker_script()))
+@command(like(scripts.lay_on_worker()))
 def _(node: Node, stdin: str) -> None:
     pems = re.findall(r"-----BEGIN.*?-----END CERTIFICATE-----\n", stdin, re.DOTALL)
     both = shared(node)
@@ -196,13 +196,13 @@ def _(node: Node) -> str:
     return "\n".join(lines)
 
 
-@command(like(rotation.inform_script()))
+@command(like(scripts.inform()))
 def _(node: Node, stdin: str) -> None:
     node.api()
     node.world.cluster["told"] = re.findall(r"-----BEGIN.*?-----END CERTIFICATE-----\n", stdin, re.DOTALL)
 
 
-@command(like(rotation.begin_anew("ANY_namespace ANY_name", "ANY_mark")))
+@command(like(scripts.begin_anew("ANY_namespace ANY_name", "ANY_mark")))
 def _(node: Node, namespace: str, name: str, mark: str) -> None:
     node.api()
     if shared(node)["new"]["ca"] not in node.world.cluster["told"]:
@@ -210,11 +210,11 @@ def _(node: Node, namespace: str, name: str, mark: str) -> None:
     node.world.cluster["marks of CAs"][f"{namespace} {name}"] = mark
 
 
-@command(like(rotation.rolled_out("ANY_namespace ANY_name")), "read")
+@command(like(scripts.rolled_out("ANY_namespace ANY_name")), "read")
 def _(node: Node, namespace: str, name: str) -> None:
     node.api()
 
 
-@command(rf"rm -rf {rotation.MAKING} && mv -T {ROTATION} {rotation.MAKING} && rm -rf {rotation.MAKING}")
+@command(rf"rm -rf {scripts.MAKING} && mv -T {ROTATION} {scripts.MAKING} && rm -rf {scripts.MAKING}")
 def _(node: Node) -> None:
     own(node)["rotation"] = False

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cluster import certificates
+from cluster import certificates, expiry
 from cluster.certificates import (
     ADMIN,
     API_SERVER,
@@ -27,9 +27,9 @@ from cluster.certificates import (
     Program,
     State,
     Work,
-    judge,
     work,
 )
+from cluster.expiry import judge
 from cluster.topology import Node
 
 NOW = 1_800_000_000
@@ -96,7 +96,7 @@ def test_nothing_is_wrong_and_nothing_to_do_where_all_is_well() -> None:
 
 def test_a_table_has_every_certificate_and_its_signer() -> None:
     state = healthy()
-    lines = certificates.table(certificates.rows("cp1", state))
+    lines = expiry.table(expiry.rows("cp1", state))
     assert lines[0].split() == ["HOST", "CERTIFICATE", "SIGNER", "DAYS", "LEFT", "IN", "USE"]
     assert [line.split() for line in lines if API_SERVER in line] == [["cp1", API_SERVER, "kubernetes", "365", "yes"]]
     assert [line.split() for line in lines if line.split()[1] == CA] == [["cp1", CA, "itself", "3650", "-"]]

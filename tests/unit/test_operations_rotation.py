@@ -14,7 +14,7 @@ from cluster import rotation as phases
 from cluster.certificates import PKI
 from cluster.rotation import AUTHORITIES, CONTROLLER_MANAGER, KUBELET_CONF, PHASES, ROTATION, SIGNING
 from facts.authority import Authorities, Published
-from operations import rotation
+from operations import rotation_scripts as scripts
 
 ADMIN = "/etc/kubernetes/admin.conf"
 MANIFEST = """\
@@ -77,12 +77,12 @@ def test_every_phase_is_laid_as_it_is_wanted_and_a_second_time_nothing_is_writte
     both = pairs(node)
     assert phases.phase(look(node), both) == 0
     for phase in PHASES:
-        ran = node.sh(rotation.lay_script(phase))
+        ran = node.sh(scripts.lay(phase))
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
         state = look(node)
         assert (phases.phase(state, both), phases.differs(state, phase, both, True)) == (phase, [])
         before = {path: path.stat().st_mtime_ns for path in node.path("/etc").rglob("*") if path.is_file()}
-        node.sh(rotation.lay_script(phase))
+        node.sh(scripts.lay(phase))
         assert {path: path.stat().st_mtime_ns for path in node.path("/etc").rglob("*") if path.is_file()} == before
         text = node.path(CONTROLLER_MANAGER).read_text()
         assert f"--cluster-signing-cert-file={SIGNING[phase]}.crt\n" in text
@@ -91,7 +91,7 @@ def test_every_phase_is_laid_as_it_is_wanted_and_a_second_time_nothing_is_writte
 
 
 def test_keys_and_kubeconfigs_are_for_root_alone(node: Machine) -> None:
-    node.sh(rotation.lay_script(2))
+    node.sh(scripts.lay(2))
     secret = [f"{PKI}/{name}.key" for name in AUTHORITIES] + [ADMIN, KUBELET_CONF, CONTROLLER_MANAGER]
     assert {oct(node.path(path).stat().st_mode & 0o777) for path in secret} == {"0o600"}
     assert node.path(f"{PKI}/ca.crt").stat().st_mode & 0o777 == 0o644
@@ -100,16 +100,16 @@ def test_keys_and_kubeconfigs_are_for_root_alone(node: Machine) -> None:
 
 def test_a_worker_gets_the_cas_that_it_is_told(node: Machine) -> None:
     both = pairs(node)
-    node.sh(rotation.lay_worker_script(), stdin="".join(both["ca"].bundle(1)))
+    node.sh(scripts.lay_on_worker(), stdin="".join(both["ca"].bundle(1)))
     state = look(node)
     assert state["certificates"][f"{PKI}/ca.crt"] == state["certificates"][KUBELET_CONF] == both["ca"].bundle(1)
 
 
 def test_both_cas_arrive_on_another_control_plane_as_they_left(node: Machine) -> None:
-    sent = node.sh(rotation.SEND).stdout
+    sent = node.sh(scripts.SEND).stdout
     before = pairs(node)
     shutil.rmtree(node.path(ROTATION))
-    ran = node.sh(rotation.RECEIVE, stdin=sent)
+    ran = node.sh(scripts.RECEIVE, stdin=sent)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert pairs(node) == before
     assert node.path(ROTATION).stat().st_mode & 0o777 == 0o700
@@ -117,20 +117,20 @@ def test_both_cas_arrive_on_another_control_plane_as_they_left(node: Machine) ->
 
 @pytest.mark.parametrize("part", [0, 1 / 3, 1 / 2, 0.51])
 def test_a_part_of_both_cas_is_none(node: Machine, part: float) -> None:
-    sent = node.sh(rotation.SEND).stdout
+    sent = node.sh(scripts.SEND).stdout
     shutil.rmtree(node.path(ROTATION))
-    assert node.sh(rotation.RECEIVE, stdin=sent[: int(len(sent) * part)]).returncode != 0
+    assert node.sh(scripts.RECEIVE, stdin=sent[: int(len(sent) * part)]).returncode != 0
     assert not node.path(ROTATION).exists()
 
 
 def test_new_cas_are_made_beside_the_old_and_a_kubeadm_that_fails_leaves_nothing(node: Machine) -> None:
     shutil.rmtree(node.path(ROTATION))
     node.program("kubeadm", "exit 3")
-    assert node.sh(rotation.begin_script(), stdin="configuration\n").returncode == 3
+    assert node.sh(scripts.begin(), stdin="configuration\n").returncode == 3
     assert not node.path(ROTATION).exists()
-    new = node.path(f"{rotation.MAKING}/new")
+    new = node.path(f"{scripts.MAKING}/new")
     node.program("kubeadm", f'echo "$4" >> {node.root}/asked; echo new > {new}/"$4".crt')
-    assert node.sh(rotation.begin_script(), stdin="configuration\n").returncode == 0
+    assert node.sh(scripts.begin(), stdin="configuration\n").returncode == 0
     assert (node.root / "asked").read_text().split() == ["ca", "front-proxy-ca", "etcd-ca"]
     for name in AUTHORITIES:
         assert node.path(f"{ROTATION}/old/{name}.key").read_bytes() == node.path(f"{PKI}/{name}.key").read_bytes()
@@ -158,7 +158,7 @@ def test_the_configmap_by_which_nodes_join_is_patched_and_stays_yaml(node: Machi
     node.file("/run/info", "apiVersion: v1\n" + CONFIG.format(data="b2xk") + "kind: Config\n")
     kubectl = f'case "$*" in *" get "*) cat {node.path("/run/info")};; *) cat > {node.path("/run/patch")};; esac'
     node.program("kubectl", kubectl)
-    assert node.sh(rotation.inform_script(), stdin="both\n").returncode == 0
+    assert node.sh(scripts.inform(), stdin="both\n").returncode == 0
     data = base64.b64encode(b"both\n").decode()
     wanted = ["data:", "  kubeconfig: |", "    apiVersion: v1", "    clusters:", "    - cluster:"]
     wanted += [f"        certificate-authority-data: {data}", "        server: https://10.0.0.100:6443"]
