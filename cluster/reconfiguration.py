@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ PHASES = {
 BOOTSTRAP = ("--initial-cluster=", "--initial-cluster-state=")
 # The resolver's file kubeadm finds on the host; serving certificates are deploys/addons.py's.
 KEPT = ("resolvConf", "serverTLSBootstrap")
+# What kubeadm up to 1.28 keeps of its own among the arguments of a site (getAPIServerCommand,
+# https://github.com/kubernetes/kubernetes/blob/v1.28.15/cmd/kubeadm/app/phases/controlplane/manifests.go).
+OWN_ARGUMENT = ("authorization-mode", "Node,RBAC")
 # Field of the cluster's ClusterConfiguration -> its setting, why it stays, and what can be done.
 FIXED = {
     "networking.podSubnet": ("pod_subnet", "pods and nodes have addresses of it"),
@@ -113,6 +117,9 @@ def shared(
         keys = [key for key in data if key != "ClusterStatus"]  # of before 1.22: where control planes are
         old = {key: _plain(yaml.safe_load(live.get(name, {}).get(key, ""))) or {} for key in keys}
         new = {key: _plain(yaml.safe_load(data[key])) for key in keys}
+        for each in (old, new):
+            if "ClusterConfiguration" in each:
+                each["ClusterConfiguration"] = _asked_for(each["ClusterConfiguration"])
         stored = old.get("ClusterConfiguration")
         moves = stored and stored.get("controlPlaneEndpoint") != new["ClusterConfiguration"].get("controlPlaneEndpoint")
         if stored and not moves and not missing_names(stored, settings):
@@ -122,6 +129,17 @@ def shared(
         if old != new:
             found[name] = Change(f"ConfigMap {name}", old, new)
     return found
+
+
+def _asked_for(document: dict[str, Any]) -> dict[str, Any]:
+    """A ClusterConfiguration without OWN_ARGUMENT, in either form of arguments."""
+    api_server = {**document.get("apiServer", {})}
+    arguments = api_server.pop("extraArgs", {})
+    if isinstance(arguments, dict):
+        arguments = dict(each for each in arguments.items() if each != OWN_ARGUMENT)
+    else:
+        arguments = [each for each in arguments if (each["name"], each.get("value")) != OWN_ARGUMENT]
+    return {**document, "apiServer": {**api_server, **({"extraArgs": arguments} if arguments else {})}}
 
 
 def names_of(stored: Mapping[str, Any]) -> list[str]:
@@ -176,7 +194,7 @@ def configmaps(said: str) -> dict[str, dict[str, str]]:
     """
     found, block, inside = {}, list[str](), False
     for line in [*said.splitlines(), "[end]"]:
-        if line.startswith(("[", "W1", "I1")):
+        if re.match(r"\[|[IWE]\d{4} ", line):  # klog: the severity, month and day
             document = yaml.safe_load("\n".join(block)) if "kind: ConfigMap" in block else None
             if document:
                 found[document["metadata"]["name"]] = document["data"]

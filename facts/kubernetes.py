@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any, Literal, TypedDict
 
@@ -37,7 +38,8 @@ class Manifest(FactBase[Applied]):
         {"state": "differs", "diff": ["-  replicas: 1", "+  replicas: 2"]}
 
     `state` is "unknown" when there is no file, no kubectl or no API server. `diff` is kubectl's, which masks what
-    Secrets hold; without times and names of temporary files. `context` is as in `kubectl`.
+    Secrets hold; without times and names of temporary files, and without `managedFields`, which kubectl of 1.21 shows
+    of ServiceAccounts that have got a token. `context` is as in `kubectl`.
     `kubectl diff` exits 0 for no difference, 1 for some, more for an error
     (https://kubernetes.io/docs/reference/kubectl/generated/kubectl_diff/).
     """
@@ -58,8 +60,22 @@ class Manifest(FactBase[Applied]):
         code = output[-1].strip()
         if code == "1":
             noise = ("diff -u", "--- /", "+++ /")
-            return Applied(state="differs", diff=[line for line in output[:-1] if not line.startswith(noise)])
+            diff = [line for line in output[:-1] if not line.startswith(noise)]
+            left = _without_managers(diff)
+            if left == diff or any(line.startswith(("+", "-")) for line in left):
+                return Applied(state="differs", diff=left)
+            return Applied(state="applied", diff=[])
         return Applied(state="applied" if code == "0" else "unknown", diff=[])
+
+
+def _without_managers(diff: list[str]) -> list[str]:
+    """A difference without lists of who manages which fields that are whole in one and missing in the other."""
+    left, inside = [], False
+    for line in diff:
+        inside = line[1:] == "  managedFields:" or (inside and re.match(r"[+-]  [- ] ", line) is not None)
+        if not inside:
+            left.append(line)
+    return left
 
 
 class Objects(FactBase[list[dict[str, Any]]]):

@@ -61,6 +61,30 @@ def test_hosts_that_come_are_no_difference_and_a_name_of_the_settings_is() -> No
     assert set(reconfiguration.shared(live, more, named)) == {"kubeadm-config"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["extraArgs: {authorization-mode: 'Node,RBAC'}", "extraArgs: [{name: authorization-mode, value: 'Node,RBAC'}]"],
+)
+def test_what_kubeadm_keeps_of_its_own_among_arguments_is_no_difference(arguments: str) -> None:
+    live = {"kubeadm-config": {"ClusterConfiguration": f"apiServer: {{certSANs: [cp1], {arguments}}}\n"}}
+    wanted = {"kubeadm-config": {"ClusterConfiguration": "apiServer: {certSANs: [cp1]}\n"}}
+    assert reconfiguration.shared(live, wanted, SETTINGS) == {}
+    other = {"kubeadm-config": {"ClusterConfiguration": "apiServer: {certSANs: [cp1], extraArgs: {v: '2'}}\n"}}
+    assert set(reconfiguration.shared(live, other, SETTINGS)) == {"kubeadm-config"}
+    more = {
+        "kubeadm-config": {
+            "ClusterConfiguration": live["kubeadm-config"]["ClusterConfiguration"].replace("RBAC", "RBAC,Webhook")
+        }
+    }
+    assert set(reconfiguration.shared(more, wanted, SETTINGS)) == {"kubeadm-config"}
+
+
+@pytest.mark.parametrize("word", ["W0130 endpoint.go:57] overrides", "I1130 version.go:1] x", "[dryrun] Would"])
+def test_kubeadms_next_word_ends_an_object(word: str) -> None:
+    said = f"[dryrun] Attached object:\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{b: c}}\n{word}\n"
+    assert reconfiguration.configmaps(said) == {"a": {"b": "c"}}
+
+
 def test_another_policy_is_in_another_file() -> None:
     policies = [{"rules": [{"level": level}]} for level in audit.LEVELS]
     assert len({audit.path(policy) for policy in policies}) == len(policies)

@@ -249,6 +249,15 @@ def test_manifest_of_a_recorded_control_plane_is_applied() -> None:
     assert answer(Manifest, recorded("Manifest.cluster")) == {"state": "applied", "diff": []}
 
 
+def test_managers_of_fields_that_only_kubectl_knows_are_no_difference() -> None:
+    """kubectl 1.21 shows them of a ServiceAccount that kube-controller-manager has given a token."""
+    lines = recorded("Manifest.v1.21")
+    assert answer(Manifest, lines) == {"state": "applied", "diff": []}
+    both = answer(Manifest, [*lines[:-1], "@@ -1 +1 @@", "-  replicas: 1", "+  replicas: 2", "1"])
+    assert both["state"] == "differs"
+    assert [line for line in both["diff"] if line[0] in "+-"] == ["-  replicas: 1", "+  replicas: 2"]
+
+
 def test_manifest_is_unknown_when_there_is_none(machine: Machine) -> None:
     assert machine.ask(Manifest, path=MANIFEST) == {"state": "unknown", "diff": []}
 

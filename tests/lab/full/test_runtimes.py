@@ -20,7 +20,8 @@ runtime: cri-o
 runtimes: {cri-o: {programs: [crio, pinns, runc], packages: [skopeo, conmon]}}
 """
 # What containerd is told by containerd_restrict_oom_score_adj: CRI-O and runc have no such thing, and a process without
-# CAP_SYS_RESOURCE may not lower its score.
+# CAP_SYS_RESOURCE may not lower its score. CRI-O gives privileged containers all capabilities that there are, which
+# runc then cannot apply, where containerd gives those that it has itself.
 RESTRICTED = r"""#!/bin/sh
 before=
 for word; do
@@ -29,7 +30,7 @@ for word; do
     -p | --process) spec=$word ;;
     *) spec= ;;
     esac
-    [ -z "$spec" ] || sed -i 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":0/' "$spec"
+    [ -z "$spec" ] || sed -i 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":0/; s/"CAP_SYS_RESOURCE", *//g' "$spec"
     before=$word
 done
 exec /usr/bin/runc "$@"
