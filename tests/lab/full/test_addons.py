@@ -171,11 +171,11 @@ def test_every_pod_of_coredns_is_on_another_node(cluster: tuple[str, str]) -> No
 
 
 def test_pods_find_names_of_the_settings(cluster: tuple[str, str]) -> None:
-    """agnhost says DNS when a name is not found; nobody answers at the address of the other."""
+    """agnhost says DNS when a name is not resolved; nobody answers at the address of the other."""
     for name, found in (("db.lab.test", True), ("nobody.lab.test", False)):
         words = ["/agnhost", "connect", "--timeout=3s", f"{name}:80"]
         applied(pod("names", "", container={"image": AGNHOST, "command": words}))
-        assert (said("names", "Failed").strip() != "DNS") is found, name
+        assert said("names", "Failed").startswith("DNS") is not found, name
 
 
 def test_a_volume_outlives_its_pod_and_its_directory_goes_with_its_claim(cluster: tuple[str, str]) -> None:
@@ -215,6 +215,8 @@ def test_a_chart_and_a_manifest_with_a_kind_of_its_own_are_what_they_say(cluster
 def test_every_offered_manifest_is_taken_by_the_api_as_it_is(cluster: tuple[str, str]) -> None:
     mine = load({"vip": "10.88.0.100"})
     for name, offered in known.OFFERED.items():
+        if name == "coredns":
+            continue  # a part of kubeadm's own, and applied already
         values: dict[str, object] = {key: f"{repository}:v1" for key, repository in offered.images.items()}
         values |= {"corefile": known.corefile(mine), "sha256": "0", "spread": known.spread(mine)}
         values |= {"link_local": known.LINK_LOCAL, "cluster_dns": known.cluster_dns(mine)}
