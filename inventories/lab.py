@@ -19,6 +19,7 @@ _cgroup_v1 = _lab["cgroup"] == 1
 _kubelet: dict[str, object] = {
     # How full this machine's disk is is not the lab's to judge.
     "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
+    "imageGCHighThresholdPercent": 100,
 }
 if _cgroup_v1 and _parse(_version) >= (1, 31):
     # The kubelet of 1.35 and later wants cgroup v2 unless told otherwise; before 1.31 it has no such field.
