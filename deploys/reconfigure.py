@@ -32,7 +32,6 @@ def reconfigure() -> None:
     settings, topology, me = plan.settings(), plan.topology(), plan.me()
     first = topology.first_control_plane
     shared = plan.settings(first.name)
-    audit_policy()
     for each in host.loop(topology.control_planes):
         if me == each:
             # Who is yet to join gets a certificate of all names then.
@@ -146,9 +145,10 @@ def keep(last: bool) -> None:
 
 
 def alone() -> None:
-    """With the layers before and after it that another virtual IP needs."""
+    """With what comes before it and after it in deploys/cluster.py."""
     if live.left():
         load_balancer()
+    audit_policy()
     reconfigure()
     if live.left():
         network()

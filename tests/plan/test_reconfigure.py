@@ -120,15 +120,17 @@ def test_a_field_of_kube_proxy_is_written_once_and_restarts_it(site: Site) -> No
 
 def test_an_audit_policy_is_on_every_control_plane_before_its_api_server_reads_it(site: Site) -> None:
     flags = data(audit_policy={"rules": [{"level": "Metadata"}]})
+    dry = site.run("--dry", "--json", *flags)
     run = site.run("-y", *flags)
     assert run.code == 0, run.words
+    assert dry.planned == run.made
     written = [host for host, operation in changed(run) if operation == "Write the audit policy"]
     assert sorted(written) == sorted(CONTROL_PLANES)
     assert changed(run)[len(written) :] == [*pods(CONTROL_PLANES), KEPT]
     path = re.search(r"--audit-policy-file=(\S+)", text(site, "cp2", MANIFEST))
     assert path and "level: Metadata" in text(site, "cp2", path[1])
     assert site.run("-y", *flags).changes == []
-    other = site.run("-y", *data(audit_policy={"rules": [{"level": "Request"}]}))
+    other = site.run("-y", *data(audit_policy={"rules": [{"level": "Request"}]}), layer="reconfigure")
     assert changed(other)[len(written) :] == [*pods(CONTROL_PLANES), KEPT]
 
 
