@@ -27,10 +27,12 @@ from tests.lab.test_5_nodes import members, ruleset
 NODES = layout.topology("compact")
 RESET = ("--data", "reset=lab", "--data", "packages=true")
 GONE = ("--exclude", "cp3", "--data", "remove=cp3", "--data", "gone=true")
-# What is left of packages and of what hosts do by themselves: the packages' own, caches, logs and users.
+# What is left of packages and of what hosts do by themselves: the packages' own, caches, logs and users; of packages
+# that others brought along, which stay (docs/nodes.md), what they made; and directories on which the lab mounts others.
 LEFT = re.compile(
     r"/(var/(log|cache|tmp|lib/(dpkg|apt|systemd|ucf|pam|polkit-1|NetworkManager|dbus|private))|tmp|root|home|usr/share|"
     r"usr/lib/(python3|locale|udev|modules)|usr/sbin/(ip6?|arp|eb)tables|etc/nginx|run|var/lib/dbus|"
+    r"etc/networks|var/www|var/lib/(nginx|haproxy)|var/lib/(containerd|etcd)$|"
     r"var/mail|etc/(alternatives|ssl/certs|rc\d\.d|systemd/system/[\w.-]+\.wants|"
     r"(passwd|group|shadow|gshadow|subuid|subgid)-?$|ld\.so\.cache|\.pwd\.lock|mailcap|nsswitch))"
 )
@@ -52,7 +54,7 @@ def before_and_after(node: str) -> dict[str, set[str]]:
         "files": {line for line in files if line.split(" ", 4)[4] not in owned},
         "units": {line.split()[0] for line in units.splitlines()},
         "mounts": set(ssh(node, "findmnt -rno TARGET,FSTYPE | grep -v '^/run/user'").splitlines()),
-        "interfaces": set(ssh(node, "ip -br link | cut -d' ' -f1").split()),
+        "interfaces": set(ssh(node, "ip -br link | cut -d' ' -f1 | cut -d@ -f1").split()),
         "routes": set(ssh(node, "ip route").splitlines()),
         "rules": {line for line in rules if "policy" not in line},
         "hosts": set(ssh(node, "cat /etc/hosts /etc/fstab").splitlines()),
