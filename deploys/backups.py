@@ -63,6 +63,11 @@ def _opened() -> backup.Opened:
         raise
 
 
+def authority() -> str | None:
+    """The CA of the backup that this run restores, by its hash; None in a run that restores none."""
+    return _opened().manifest.ca_cert_hash if host.data.get("backup") else None
+
+
 def authorities() -> dict[str, str]:
     """What of the backup's PKI every control plane shares, and what else it has, by path on the node."""
     with tarfile.open(_opened().pki) as tar:

@@ -21,7 +21,7 @@ from cluster.preflight import judge, kernel, machine
 from cluster.preflight.seen import Clock, Seen
 from cluster.topology import Node
 from cluster.upgrade import tag
-from deploys import plan, rules
+from deploys import backups, plan, rules
 from deploys.ask import Questions, ask, at_once
 from facts.cgroup import Cgroup
 from facts.disk import FileSystems, SyncWrites
@@ -100,6 +100,7 @@ def gather(asked: tuple[Node, ...]) -> Seen:
         installed=installed,
         surroundings=surroundings,
         unopened=rules.pending(asked),
+        restored=backups.authority(),
         answers=_answers(balancers, [] if holders else vips),
         vip_holders=holders,
     )

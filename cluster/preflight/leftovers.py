@@ -30,10 +30,11 @@ def check(seen: Seen) -> Iterator[Finding]:
 
 
 def _authority(seen: Seen) -> str | None:
-    """The CA of this cluster, by its hash: that of most control planes, of equally many the first one's."""
+    """The CA of this cluster, by its hash: that of most control planes, of equally many the first one's; where none has
+    one, the restored one."""
     found = [seen.kubeadm.get(node.name, {}).get("ca_cert_hash") for node in seen.topology.control_planes]
     counted = Counter(each for each in found if each)
-    return counted.most_common(1)[0][0] if counted else None
+    return counted.most_common(1)[0][0] if counted else seen.restored
 
 
 def _orphan(seen: Seen, node: Node, ours: str | None) -> bool:

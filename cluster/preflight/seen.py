@@ -57,6 +57,8 @@ class Seen:
     answers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     # Hosts whose firewalls are yet to be opened by the deploy.
     unopened: frozenset[str] = frozenset()
+    # The CA that a backup brings to control planes which have none, by its hash.
+    restored: str | None = None
     # Hosts that carry a virtual IP.
     vip_holders: tuple[str, ...] = ()
 

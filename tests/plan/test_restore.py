@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import GROUPS, Deployed, Run, Site
+from runs import GROUPS, Deployed, Run, Site, make_site
 
 CONTROL_PLANES = list(GROUPS["control_plane"])
 CA = b"the cluster's CA\n"
@@ -232,3 +232,21 @@ def test_first_control_plane_is_made_anew_with_the_backups_pki_and_others_join_i
     after = site.run("-y")
     assert after.code == 0, after.words
     assert site.run("-y").changes == []
+
+
+def test_workers_that_are_left_belong_to_the_cluster_of_the_backup_alone(
+    cluster: Site, backup: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Their control planes are all gone, so only the backup's CA tells whose they are."""
+    with make_site(tmp_path / "bare", bundle).state() as bare, cluster.state() as state:
+        state["cluster"] = bare["cluster"]
+        state["nodes"] |= {name: bare["nodes"][name] for name in CONTROL_PLANES}
+    other = make_backup(tmp_path / "other", ca_cert_hash="sha256:" + "0" * 64)
+    refused = restore(cluster, other)
+    assert refused.code != 0 and not refused.changes
+    assert "w1 to w3: it has the CA of another cluster" in refused.words
+    run = restore(cluster, backup)
+    assert run.code == 0, run.words
+    again = cluster.run("-y")
+    assert again.code == 0, again.words
+    assert cluster.run("-y").changes == []
