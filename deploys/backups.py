@@ -65,7 +65,7 @@ def _opened() -> backup.Opened:
 
 def authority() -> str | None:
     """The CA of the backup that this run restores, by its hash; None in a run that restores none."""
-    return _opened().manifest.ca_cert_hash if host.data.get("backup") else None
+    return _opened().manifest.ca_cert_hash if plan.option("backup") else None
 
 
 def authorities() -> dict[str, str]:

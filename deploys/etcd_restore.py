@@ -73,4 +73,4 @@ def first_control_plane(wanted: Restore) -> None:
     plan.barrier("kubeadm init")
 
 
-plan.run(__name__, etcd_restore)
+plan.run(__name__, etcd_restore, options=("backup", "backup_key", "replace_running"))
