@@ -300,8 +300,6 @@ PER_HOST = frozenset(
 )
 # What pyinfra and its connectors put beside our settings in a host's data.
 FOREIGN = ("address", "fake_responses", "fake_delay", "fake_delay_jitter")
-# What deploys of the second day are told by --data.
-TOLD = ("backup", "backup_key", "replace_running")
 PREFIXES = ("_", "ssh_", "docker_", "podman_", "local_", "vagrant_", "terraform_")
 
 
@@ -311,7 +309,7 @@ def load(data: Mapping[str, Any]) -> Settings:
     Raises SettingsError that lists every problem: unknown names (with the nearest known one), and values that are not
     what they should be.
     """
-    own = {key: value for key, value in data.items() if key not in FOREIGN + TOLD and not key.startswith(PREFIXES)}
+    own = {key: value for key, value in data.items() if key not in FOREIGN and not key.startswith(PREFIXES)}
     try:
         return Settings.model_validate(own)
     except ValidationError as error:

@@ -9,7 +9,7 @@ import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pyinfra import host, logger
+from pyinfra import logger
 
 from cluster.backup import MANIFEST, NODE_DIRECTORY, BackupError, sha256, unsuitable
 from cluster.pieces import short_name
@@ -53,7 +53,7 @@ def member() -> Node:
 @once
 def _opened() -> backup.Opened:
     """The backup that was named, checked and decrypted. Raises InputError."""
-    named, key = host.data.get("backup"), host.data.get("backup_key")
+    named, key = plan.option("backup"), plan.option("backup_key")
     if not named:
         plan.refuse(["no backup is named: add --data backup=DIRECTORY, such as secrets/NAME/backups/..."])
     try:
@@ -123,7 +123,7 @@ def _etcd() -> str:
 def _running() -> list[str]:
     """Members that run and agree, unless it was said that their data is to go."""
     cluster = plan.settings().cluster_name
-    if str(host.data.get("replace_running")) == cluster:
+    if str(plan.option("replace_running")) == cluster:
         return []
     states = ask(Members, plan.topology().control_planes)
     running = [name for name, state in states.items() if state["state"] == "running"]
