@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from cluster.backup import PKI, SNAPSHOT, BackupError, Manifest, read, whole
 from facts.backup import NAME, Backups, BackupState
 from operations import remote, timer, transfer
 from operations.change import will
+
+DAY = 86400  # seconds
 
 
 def problem(state: BackupState) -> str | None:
@@ -57,6 +60,9 @@ def _fetch(source: str, dest: Path, sizes: dict[str, int]) -> None:
     beside = dest.with_name(f".{dest.name}.partial")
     for parent in reversed(beside.parents):
         parent.mkdir(mode=0o700, exist_ok=True)
+    for left in dest.parent.glob(".*.partial"):
+        if time.time() - left.stat().st_mtime > DAY:  # of a run that was killed; a younger one may be at work
+            shutil.rmtree(left, ignore_errors=True)
     beside.mkdir(mode=0o700)
     try:
         for name, size in sizes.items():

@@ -11,9 +11,11 @@ import pytest
 
 from cluster.backup import read
 from tests.lab.nodes import CONTROL_PLANES, ROOT, changes, deployed, everywhere, kubectl, pyinfra, ssh
+from tests.lab.test_5_interrupted import killed_when
 
 pytestmark = pytest.mark.usefixtures("cluster")
 BACKUPS = ROOT / "secrets/lab/backups"
+KEPT = "/var/backups/kubernetes"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,16 @@ def test_backup_is_fetched_whole_and_for_its_owner_alone(taken: Path) -> None:
     assert modes == ["700", "600", "600", "600", "600"]
     for node in CONTROL_PLANES:
         assert ssh(node, "find /tmp -name 'tmp.*' -o -name 'pyinfra-*' | wc -l").strip() == "0"
+
+
+def test_a_run_that_is_killed_leaves_nothing_in_the_way_of_the_next(taken: Path) -> None:
+    begun = f"until test -d {KEPT}/.partial.*; do sleep 0.01; done"
+    killed_when("etcd_backup", "cp1", f"timeout 20 sh -c '{begun}'")
+    there = set(BACKUPS.glob("2*"))
+    deployed("etcd_backup", "-y")
+    (new,) = set(BACKUPS.glob("2*")) - there
+    assert read(new).member == "cp1"
+    assert ssh("cp1", f"ls -d {KEPT}/.partial.* || true").strip() == ""
 
 
 def test_running_cluster_is_not_restored_over_unless_it_is_said_and_then_is_as_it_was(taken: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ def cluster(deployed: Deployed, tmp_path: Path) -> Site:
 
 
 def backups(site: Site) -> list[Path]:
-    return sorted((site.directory / "secrets/test/backups").glob("*"))
+    return sorted((site.directory / "secrets/test/backups").glob("2*"))
 
 
 def test_every_control_plane_has_the_timer_and_no_other_host(deployed: Deployed) -> None:
@@ -67,11 +68,17 @@ def test_backup_is_taken_on_one_member_and_fetched_with_its_checksums_and_each_r
     planned = cluster.run("--json", "--dry", layer="etcd_backup")
     assert planned.planned == {("cp1", "etcd backup | Back up etcd")}
     assert not planned.changes and not backups(cluster)
+    killed, other = (cluster.directory / f"secrets/test/backups/.{name}.partial" for name in ("killed", "other"))
+    killed.parent.mkdir(mode=0o700, parents=True)
+    killed.mkdir()
+    other.mkdir()
+    os.utime(killed, (0, 0))
     for count in (1, 2):
         run = cluster.run("-y", layer="etcd_backup")
         assert run.code == 0, run.words
         assert {each["host"] for each in run.like("sh -s -- asked", "change")} == {"cp1"}
         assert len(backups(cluster)) == count
+    assert other.exists() and not killed.exists()
     newest = backups(cluster)[-1]
     assert f"{newest} is the backup of 2026-11-25T02:12:00Z by cp1: 800 keys at revision 4711" in run.words
     assert read(newest).files.keys() == {"snapshot.db", "pki.tar", "kubeadm-config.yaml"}

@@ -22,6 +22,7 @@ from tests.lab.nodes import (
     pyinfra_command,
     ssh,
 )
+from tests.lab.test_5_interrupted import killed_when
 from tests.lab.test_5_nodes import members, ruleset
 
 NODES = layout.topology("compact")
@@ -164,7 +165,11 @@ def test_a_cluster_is_stopped_and_started(compact: None) -> None:
         lab.stop(node)
     for node in NODES:
         lab.start(node)
+    everywhere(lambda node: ssh(node, "systemctl is-system-running --wait", check=False), NODES)
+    killed_when("stop", "w1", "! systemctl -q is-active kubelet")
     deployed("stop", "-y")
+    assert changes(deployed("stop", "-y")) == {}
+    killed_when("start", "cp1", "systemctl -q is-active kubelet")
     plan, run = deployed("start", "--dry"), deployed("start", "-y")
     assert changes(run) == changes(plan) != {}
     assert kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.a}") == "b"
@@ -179,11 +184,18 @@ def test_reset_leaves_hosts_as_they_were(compact: None, bare: dict[str, dict[str
     plan, _ = deployed("reset", "--dry", *RESET), deployed("reset", "-y", *RESET)
     assert foretold("reset") == []
     assert changes(plan) != {}
+    as_they_were(bare)
+    assert changes(deployed("reset", "-y", *RESET)) == {}
+    deployed("cluster", "-y")
+    killed_when("reset", "cp2", "! systemctl -q is-active kubelet", flags=RESET)
+    deployed("reset", "-y", *RESET)
+    as_they_were(bare)
+
+
+def as_they_were(bare: dict[str, dict[str, set[str]]]) -> None:
     for node in NODES:
         after = before_and_after(node)
         more = {what: sorted(after[what] - bare[node][what]) for what in after}
         less = {what: sorted(bare[node][what] - after[what]) for what in after}
         assert {what: found for what, found in more.items() if found} == {}, node
         assert {what: found for what, found in less.items() if found} == {}, node
-    assert changes(deployed("reset", "-y", *RESET)) == {}
-    deployed("cluster", "-y")
