@@ -43,7 +43,7 @@ def upgrade() -> None:
     topology, me = plan.topology(), plan.me()
     # The last control plane makes what kubeadm installs anew.
     upgraded = bool(_pending(plan.in_run(topology.control_planes)))
-    if me == topology.first_control_plane:
+    if me in plan.in_run((*topology.control_planes, *topology.workers))[:1]:
         operations.ready_for_it(name="Assert that the cluster is well", topology=topology)
     plan.barrier("preflight")
     # With workers alone in the run, the upgrade of the control planes has made it.

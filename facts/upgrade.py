@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from pyinfra.api import FactBase
 
-from facts.kubeadm import KUBECTL, OWN, STATIC_PODS
+from facts.kubeadm import OWN, STATIC_PODS
 
 # Set on a Node for as long as it is being upgraded: whether pods could be scheduled to it before.
 MARK = "pyinfra-kubeadm/upgrading"
@@ -58,7 +58,7 @@ class NodeState(TypedDict):
 
 
 class Nodes(FactBase[dict[str, NodeState]]):
-    """The cluster's nodes as its API has them; none when that does not answer here.
+    """The cluster's nodes as this control plane's own API server has them; none when that does not answer.
 
     ::
 
@@ -80,7 +80,7 @@ class Nodes(FactBase[dict[str, NodeState]]):
             f'{{{{with .metadata.annotations}}}}{{{{with index . "{MARK}"}}}}{{{{.}}}}{{{{end}}}}{{{{end}}}}'
             '{{"\\n"}}{{end}}'
         )
-        return f"{KUBECTL} get nodes -o go-template='{template}' 2>/dev/null; true"
+        return f"{OWN} $k get nodes -o go-template='{template}' 2>/dev/null; true"
 
     def process(self, output: list[str]) -> dict[str, NodeState]:
         rows = [line.split() for line in output if line.strip()]

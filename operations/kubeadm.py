@@ -117,7 +117,7 @@ def idle(state: NodeState) -> Generator[StringCommand, None, NodeState]:
     if not (state["busy"] and host.state.is_executing):
         return state
     yield StringCommand(
-        "timeout 660 sh -c 'while pgrep -x kubeadm >/dev/null; do sleep 1; done' || "
+        "timeout 1260 sh -c 'while pgrep -x kubeadm >/dev/null; do sleep 1; done' || "
         "{ echo 'a kubeadm that this run did not start is still at work:' >&2; pgrep -ax kubeadm >&2; exit 1; }"
     )
     return host.get_fact(KubeadmNode)

@@ -20,12 +20,22 @@ from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from cluster.upgrade import stale, tag
 from facts.etcd import Members
-from facts.upgrade import MARK, Nodes, NodeVersions
+from facts.kubeadm import KubeadmNode
+from facts.upgrade import MARK, Nodes, NodeState, NodeVersions
 from operations import remote
 from operations.bundle import install, other_programs
 from operations.change import will
 from operations.drain import evict
-from operations.kubeadm import KUBECTL, bootstrap_token, certificate_key, find_seed, own_api, ready, with_config
+from operations.kubeadm import (
+    KUBECTL,
+    bootstrap_token,
+    certificate_key,
+    find_seed,
+    idle,
+    own_api,
+    ready,
+    with_config,
+)  # fmt: skip
 from operations.verify import etcd_unhealthy
 
 KUBEADM = "/usr/bin/kubeadm"
@@ -93,14 +103,9 @@ def node(
     + patches: have kubeadm lay the host's patches over the kubelet's configuration
     """
     version = settings.kubernetes_version
-    seed, _ = find_seed(topology)
-    if seed is None:
-        raise OperationError(
-            f"{node.name}: no control plane answers as initialised, so nothing is upgraded. Look at them with "
-            "`crictl ps -a` and `journalctl -u kubelet`, then run again."
-        )
-    found = host.get_fact(NodeVersions)
-    state = inventory.get_host(seed.name).get_fact(Nodes).get(node.name)
+    yield from idle(host.get_fact(KubeadmNode))
+    seed, nodes = _nodes(topology)
+    found, state = host.get_fact(NodeVersions), nodes.get(node.name)
     if state is None:
         host.noop(f"{node.name} is no node of the cluster yet")
         return
@@ -149,6 +154,19 @@ def node(
         remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")
 
 
+def _nodes(topology: Topology) -> tuple[Node, dict[str, NodeState]]:
+    """A control plane that answers, and the cluster's nodes by it. Raises OperationError."""
+    seed, _ = find_seed(topology)
+    nodes = inventory.get_host(seed.name).get_fact(Nodes) if seed else {}
+    if seed is None or not nodes:
+        what = f"{seed.name}: its API server lists no nodes" if seed else "no control plane answers as initialised"
+        raise OperationError(
+            f"{what}, so nothing is upgraded. Look at the control planes with `crictl ps -a` and `journalctl -u "
+            "kubelet`, then run again."
+        )
+    return seed, nodes
+
+
 def _await_member(topology: Topology, seed: Node, seconds: int = 120) -> None:
     """Wait until every member of etcd is healthy: the next node takes one of them away."""
     wanted = [each.name for each in topology.control_planes]
@@ -168,14 +186,13 @@ def ready_for_it(topology: Topology) -> Generator[StringCommand, None, None]:
 
     + topology: all nodes
     """
-    seed, _ = find_seed(topology)
-    if seed is None:
-        raise OperationError("no control plane answers as initialised: mend the cluster before it is upgraded.")
-    nodes = inventory.get_host(seed.name).get_fact(Nodes)
+    seed, nodes = _nodes(topology)
     lines = [f"node {name} is not Ready" for name, each in nodes.items() if not each["ready"] and not each["mark"]]
-    members = [each.name for each in topology.control_planes if each.name in nodes]
-    interrupted = any(each["mark"] for each in nodes.values())
-    lines += [] if interrupted else etcd_unhealthy(inventory.get_host(seed.name).get_fact(Members), members)
+    known = [each.name for each in topology.control_planes if each.name in nodes]
+    begun = [name for name in known if nodes[name]["mark"]]
+    etcd = inventory.get_host(seed.name).get_fact(Members)
+    others = [each for each in etcd["members"] if each["name"] not in begun]
+    lines += etcd_unhealthy({**etcd, "members": others}, [name for name in known if name not in begun])
     if lines:
         text = "\n".join(["The cluster is not well, so it is not upgraded:", *(f"  - {line}" for line in lines)])
         raise OperationError(f"{text}\nMend it, see deploys/verify.py, then run again.")

@@ -938,7 +938,11 @@ def _(node: Node) -> str:
         {"ID": str(number), "name": name, "clientURLs": [name], "peerURLs": [urls[name]]}
         for number, name in enumerate(names)
     ]
-    health = [{"endpoint": name, "health": not node.world.nodes[name].state["dead"]} for name in names]
+    unhealthy = node.world.cluster.get("unhealthy", ())
+    health = [
+        {"endpoint": name, "health": name not in unhealthy and not node.world.nodes[name].state["dead"]}
+        for name in names
+    ]
     return "\n".join(["running", json.dumps({"members": members}), json.dumps(health)])
 
 
@@ -948,6 +952,8 @@ def _(node: Node) -> str:
     lines = [f"file {found[1]}" for path in node.files if (found := shown.fullmatch(path))]
     if ETCD_DATA in node.files:
         lines.append("etcd")
+    if node.state.get("busy"):
+        lines.append("busy")
     if CA in node.files:
         lines.append(f"hash {node.sha256(CA)}")
     return "\n".join(lines)

@@ -25,6 +25,8 @@ def _(node: Node) -> str:
         node.api()
     except Refused:
         return ""
+    if node.state.get("api_hangs"):
+        return ""
     cluster = node.world.cluster
     rows = []
     for name in cluster["nodes"]:
@@ -81,6 +83,11 @@ def replaced(node: Node, version: str) -> None:
         node.world.cluster["applied"].pop(addons.manifest("coredns"), None)
 
 
+@command(r"timeout \d+ sh -c 'while pgrep -x kubeadm .*")
+def _(node: Node) -> None:
+    node.state["busy"] = False
+
+
 @command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y >/dev/null")
 def _(node: Node, version: str) -> None:
     node.api()
@@ -89,6 +96,8 @@ def _(node: Node, version: str) -> None:
 
 @command(r"timeout \d+ kubeadm upgrade node >/dev/null")
 def _(node: Node) -> None:
+    if node.state.get("busy"):
+        raise Refused("another kubeadm is at work")
     if "upgraded" not in node.world.cluster:
         raise Refused("the cluster is of the old version: `kubeadm upgrade apply` comes first")
     if "static_pods" in node.state:

@@ -104,6 +104,43 @@ def test_a_worker_is_not_upgraded_before_the_control_planes_and_alone_after_them
     assert versions(site) == {name: {OLD if name in ("w2", "w3") else VERSION} for name in NODES}
 
 
+def test_workers_alone_are_not_upgraded_beside_one_that_is_not_ready(site: Site) -> None:
+    assert site.run("-y", "--limit", "control_plane", "--limit", "load_balancer", layer="upgrade").code == 0
+    with site.state() as state:
+        state["nodes"]["w2"]["dead"] = True
+    run = site.run("-y", "--limit", "w1", layer="upgrade")
+    assert run.code == 1
+    assert "node w2 is not Ready" in run.words
+    assert run.changes == []
+
+
+def test_a_node_is_not_passed_over_because_the_api_does_not_answer(site: Site) -> None:
+    with site.state() as state:
+        state["nodes"]["cp1"]["api_hangs"] = True
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 1
+    assert "cp1: its API server lists no nodes, so nothing is upgraded." in run.words
+    assert run.changes == []
+
+
+def test_a_kubeadm_that_a_killed_run_left_at_work_is_waited_for(site: Site) -> None:
+    with site.state() as state:
+        state["nodes"]["cp2"]["busy"] = True
+    run = site.run("-y", layer="upgrade")
+    assert run.code == 0, run.words
+    assert len(run.like("while pgrep -x kubeadm", "change")) == 1
+
+
+@pytest.mark.parametrize(("dead", "code"), [("cp2", 0), ("cp3", 1)])
+def test_only_the_member_of_a_node_that_was_interrupted_may_be_unhealthy(site: Site, dead: str, code: int) -> None:
+    with site.state() as state:
+        state["cluster"].setdefault("marks", {})["cp2"] = "schedulable"
+        state["cluster"]["unhealthy"] = [dead]
+    run = site.run("--dry", layer="upgrade")
+    assert run.code == code, run.words
+    assert (f"etcd member {dead} is not healthy" in run.words) == bool(code)
+
+
 def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site) -> None:
     run = site.run("-y", layer="upgrade")
     assert upgraded(run) == NODES

@@ -88,7 +88,7 @@ def test_waiting_for_a_kubeadm_ends_with_it_and_fails_when_time_runs_out(hosts: 
     machine.program("pgrep", f"test -e {machine.root}/over && exit 1; touch {machine.root}/over")
     assert machine.sh(wait.text).returncode == 0
     machine.program("pgrep", 'test "$1" = -x || echo "77 kubeadm init"')
-    ran = machine.sh(wait.text.replace("timeout 660", "timeout 0.2"))
+    ran = machine.sh(wait.text.replace("timeout 1260", "timeout 0.2"))
     assert ran.returncode == 1
     assert ran.stderr.endswith("a kubeadm that this run did not start is still at work:\n77 kubeadm init\n")
 

@@ -13,6 +13,7 @@ from lab import lab, layout
 from tests.lab.bundles import built
 from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, pyinfra, pyinfra_command, ssh
 from tests.lab.test_4_survival import wait_for
+from tests.lab.test_5_interrupted import killed_when
 from tests.lab.upgrades import Writer, kept, servers, versions, writes
 
 FIRST, SECOND = "v1.34.9", "v1.35.6"
@@ -66,11 +67,15 @@ def test_a_minor_is_planned_done_and_then_done_no_more(writer: Writer) -> None:
     kept(writer)
 
 
-def test_a_disruption_budget_stops_it_and_the_node_is_given_back(writer: Writer) -> None:
+def test_one_that_was_killed_goes_on_until_a_disruption_budget_stops_it_and_the_node_is_given_back(
+    writer: Writer,
+) -> None:
     lab.up(layout.topology("compact"), str(BUNDLE))
     image = ssh("cp1", "sed -n 's/.*sandbox_image = \"\\(.*\\)\".*/\\1/p' /etc/containerd/config.toml").strip()
     ssh("cp1", f"cat <<'END' | {KUBECTL} apply -f -\n{APPLICATION.replace('IMAGE', image)}END")
     ssh("cp1", f"{KUBECTL} wait pods -l app=held --for=jsonpath={{.status.phase}}=Running --timeout=60s")
+    # The kubeadm of a control plane is left at work.
+    killed_when("upgrade", "cp2", "pgrep -f '^kubeadm upgrade' >/dev/null", limit=900)
     done = pyinfra("upgrade", "-y", "--data", "drain_timeout=20")
     assert done.returncode != 0
     assert "disruption budget" in done.stdout and "default/held" in done.stdout, done.stdout[-3000:]
