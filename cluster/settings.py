@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from cluster import audit
+from cluster import audit, kernel
 from cluster.endpoint import API_SERVER_PORT, LABEL, Endpoint
 from cluster.ip_families import Address, Families, Network, addresses, networks
 
@@ -28,6 +28,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 HostPort = Annotated[str, AfterValidator(lambda text: str(Endpoint.parse(text)))]
 OnCalendar = Annotated[str, StringConstraints(pattern=r"^[\w*,./:~ +-]+$")]
 DnsServer = Annotated[str, AfterValidator(lambda text: _dns_server(text))]
+SysctlName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+(\.[\w:@/-]+)+$")]
+SysctlValue = Annotated[str, Field(coerce_numbers_to_str=True), StringConstraints(pattern=r"^[^\s][^\n]*$")]
 Addresses = Annotated[Families[Address], PlainValidator(addresses)]
 Networks = Annotated[Families[Network], PlainValidator(networks)]
 # HAProxy's port beside an API server that has 6443.
@@ -192,6 +194,11 @@ class Settings(BaseModel):
         description="What API servers log of requests: a Policy (audit.k8s.io/v1) with its `rules`, written to every "
         "control plane; unset: nothing is logged (docs/reconfigure.md).",
     )
+    sysctl: Annotated[dict[SysctlName, SysctlValue], AfterValidator(kernel.own)] = Field(
+        default_factory=dict,
+        description="More kernel settings of nodes, such as `{'fs.inotify.max_user_instances': 1024}`; one that is "
+        "taken out again keeps its value until the host boots.",
+    )
     ignore_preflight_errors: tuple[str, ...] = Field((), description="kubeadm preflight checks to pass over, by name.")
     containerd_restrict_oom_score_adj: bool = Field(
         False, description="For hosts whose containerd may not lower an OOM score (nested containers)."
@@ -294,6 +301,7 @@ PER_HOST = frozenset(
         "init_configuration",
         "join_configuration",
         "kubelet_config",
+        "sysctl",
         "ignore_preflight_errors",
         "containerd_restrict_oom_score_adj",
     }

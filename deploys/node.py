@@ -10,6 +10,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import server
 
 from cluster import balancing
+from cluster.kernel import FORWARDING, NEEDED
 from cluster.networks import proxy_modules
 from deploys import plan
 from facts.hardware import Hardware
@@ -20,16 +21,6 @@ from operations import file, hosts, kernel, service, swap
 NETWORK_MANAGER = "NetworkManager.service"
 UNMANAGED = "/etc/NetworkManager/conf.d/90-kubernetes.conf"
 MODULES = ("overlay", "br_netfilter")  # kube-proxy's mode may need more
-SYSCTL = {
-    "net.ipv4.ip_forward": "1",
-    "net.bridge.bridge-nf-call-iptables": "1",
-    "net.bridge.bridge-nf-call-ip6tables": "1",
-    # kubelet insists on these (protectKernelDefaults), and sets them itself where it may.
-    "vm.overcommit_memory": "1",
-    "kernel.panic": "10",
-    "kernel.panic_on_oops": "1",
-}
-FORWARDING = "net.ipv6.conf.all.forwarding"
 
 
 @deploy("Node")
@@ -91,14 +82,15 @@ def sysctls() -> dict[str, str]:
     `accept_ra` is 2 (https://docs.kernel.org/networking/ip-sysctl.html). It is set before forwarding is, where the
     kernel listens to them: at 0 something else does, or nobody.
     """
+    wanted = {**NEEDED, **plan.settings().sysctl}
     address = plan.me().of(6)
     if address is None:
-        return SYSCTL
+        return wanted
     rows = host.get_fact(Hardware)["addresses"]
     names = [row["interface"].replace(".", "/") for row in rows if row["address"] == str(address)]
     keys = [f"net.ipv6.conf.{name}.accept_ra" for name in names]
     live = host.get_fact(Sysctl, keys=tuple(keys)) if keys else {}
-    return {**{key: "2" for key in keys if live[key] in ("1", "2")}, FORWARDING: "1", **SYSCTL}
+    return {**{key: "2" for key in keys if live[key] in ("1", "2")}, FORWARDING: "1", **wanted}
 
 
 plan.run(__name__, node)

@@ -46,6 +46,8 @@ _site = {
     "allow_scheduling_on_control_planes": not _members["worker"],
     # Nodes share one kernel, and connection tracking's limits are the kernel's.
     "kube_proxy_config": {"conntrack": {"maxPerCore": 0, "min": 0}},
+    # Of a node's own network namespace; others would be this machine's.
+    "sysctl": {"net.ipv4.tcp_keepalive_time": 600},
     "containerd_restrict_oom_score_adj": _lab["restricted"],
     "kubelet_config": _kubelet,
     "ignore_preflight_errors": ("SystemVerification",) if _cgroup_v1 else (),

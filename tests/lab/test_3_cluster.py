@@ -54,9 +54,10 @@ def test_kubelet_and_runtime_agree_on_the_cgroup_driver(node: str) -> None:
 @pytest.mark.parametrize("node", KUBERNETES_NODES)
 def test_kernel_settings_hold_now_and_at_the_next_boot(node: str) -> None:
     machine = on(node)
-    for key in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"):
-        assert machine.sysctl(key) == 1
-        assert f"{key} = 1" in machine.file("/etc/sysctl.d/90-kubernetes.conf").content_string
+    needed = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+    for key, value in {**dict.fromkeys(needed, 1), "net.ipv4.tcp_keepalive_time": 600}.items():
+        assert machine.sysctl(key) == value
+        assert f"{key} = {value}" in machine.file("/etc/sysctl.d/90-kubernetes.conf").content_string
     assert machine.file("/etc/modules-load.d/kubernetes.conf").content_string.split() == ["overlay", "br_netfilter"]
     assert machine.check_output("tail -n +2 /proc/swaps") == ""
 

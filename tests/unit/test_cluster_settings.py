@@ -72,6 +72,8 @@ BAD: list[tuple[str, Any]] = [
     ("cluster_configuration", "etcd"),
     ("kubelet_config", "maxPods: 20"),
     ("kube_proxy_config", ["mode"]),
+    ("sysctl", ["vm.max_map_count"]),
+    ("sysctl", {"net.ipv4.ip_forward": "0"}),
     ("ignore_preflight_errors", "SystemVerification"),
     ("containerd_restrict_oom_score_adj", "maybe"),
     ("time_sync", "ntpd"),
@@ -170,6 +172,26 @@ def test_a_bad_value_names_its_setting_and_itself(name: str, value: Any) -> None
     assert line.endswith(f", not {value!r}")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"vm.max_map_count": True},
+        {"vm.max_map_count": "1\nkernel.panic = 0"},
+        {"vm.max_map_count = 1\nkernel.panic": "0"},
+    ],
+)
+def test_a_kernel_setting_is_one_name_and_one_value(value: dict[str, Any]) -> None:
+    assert "  - sysctl.vm.max_map_count" in refusal({**VIP, "sysctl": value})
+
+
+def test_kernel_settings_are_as_the_kernel_shows_them() -> None:
+    wanted = {"net.ipv4.tcp_rmem": "4096 \t87380  6291456", "fs.file-max": 100000}
+    assert load({**VIP, "sysctl": wanted}).sysctl == {
+        "net.ipv4.tcp_rmem": "4096 87380 6291456",
+        "fs.file-max": "100000",
+    }
+
+
 def test_every_setting_has_a_bad_value_here() -> None:
     assert {name for name, _ in BAD} == set(NAMES)
 
@@ -236,7 +258,7 @@ def test_hosts_that_disagree_on_a_setting_of_the_cluster_are_named() -> None:
 
 def test_hosts_may_differ_in_what_is_their_own() -> None:
     own = {"vip_interface": "eth1", "kubelet_config": {"maxPods": 20}, "ignore_preflight_errors": ["Swap"]}
-    own["containerd_restrict_oom_score_adj"] = True
+    own |= {"containerd_restrict_oom_score_adj": True, "sysctl": {"vm.max_map_count": 262144}}
     own |= {"init_configuration": {"patches": {}}, "join_configuration": {"patches": {}}}
     assert set(own) == PER_HOST
     assert disagreements({"cp1": load(VIP), "w1": load({**VIP, **own})}) == []
