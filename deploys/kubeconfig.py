@@ -1,8 +1,9 @@
 """Kubeconfigs on the control machine: the administrator's, or that of a user with groups and an end.
 
 Hosts: the first control plane. Changes: secrets/ on the control machine, 0600. With `--data user=NAME`, and if you like
-`--data groups=a,b --data days=N`, the cluster signs a certificate for that user. Undo: remove the file; a certificate
-cannot be taken back, so take away what its groups may do (docs/certificates.md).
+`--data groups=a,b --data days=N`, the cluster signs a certificate for that user. With `--data merge=~/.kube/config` its
+context is in that file too. Undo: remove the file; a certificate cannot be taken back, so take away what its groups may
+do (docs/certificates.md).
 """
 
 from pathlib import Path
@@ -22,12 +23,17 @@ def kubeconfig() -> None:
     dest = str(directory / "users" / f"{wanted.name}.conf" if wanted else directory / "admin.conf")
     if plan.me() == topology.first_control_plane:
         if wanted:
-            user.kubeconfig(
+            kept = user.kubeconfig(
                 name=f"Keep a kubeconfig of {wanted.name}",
                 dest=dest, user=wanted, cluster=settings.cluster_name, server=f"https://{plan.endpoint()}",
             )  # fmt: skip
         else:
-            pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=dest)
+            kept = pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=dest)
+        if into := plan.option("merge"):
+            user.merge(
+                name=f"Have its context in {into}",
+                into=str(into), dest=dest, cluster=settings.cluster_name, after=[kept],
+            )  # fmt: skip
         user.tell(name="Say until when it lets in", dest=dest)
     plan.barrier("kubeconfig")
 
@@ -44,4 +50,4 @@ def asked() -> users.User | None:
         raise plan.InputError(str(error)) from None
 
 
-plan.run(__name__, kubeconfig, options=("user", "groups", "days"))
+plan.run(__name__, kubeconfig, options=("user", "groups", "days", "merge"))

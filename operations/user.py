@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,13 +19,14 @@ import gevent
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, OperationError, operation
+from pyinfra.api.operation import OperationMeta
 
-from cluster import users
+from cluster import kubeconfigs, users
 from cluster.users import User
 from facts.file import FileState
 from facts.kubernetes import kubectl
 from operations import remote
-from operations.change import will
+from operations.change import any_changes, will
 from operations.pki import CA, keep
 
 KUBECTL = f"{kubectl()} --request-timeout=20s"
@@ -78,6 +79,42 @@ def _signed(user: User, private: EllipticCurvePrivateKey) -> str:
         f"{host.name}: no certificate came for {user.name} within {SECONDS} s; the request is {name}. "
         "`crictl logs` of kube-controller-manager, which signs, says why. Then run again."
     )
+
+
+@operation()
+def merge(into: str, dest: str, cluster: str, after: Sequence[OperationMeta]) -> Generator[FunctionCommand, None, None]:
+    """
+    Have a kubeconfig's context in a person's own kubeconfig on the control machine; the one of before is kept beside.
+
+    + into: the person's
+    + dest: the kubeconfig, on the control machine too
+    + cluster: the cluster's name
+    + after: operations that make it
+    """
+    path = Path(into).expanduser().resolve()
+    if host.state.is_executing or not any_changes(after):
+        own, wanted = _merged(path, Path(dest), cluster)
+        if own == wanted:
+            host.noop(f"{into} has the context")
+            return
+    will(f"put the context of {dest} into {into}")
+
+    def write() -> None:
+        own, wanted = _merged(path, Path(dest), cluster)
+        if own:
+            keep(path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"), own)
+        keep(path, wanted)
+
+    yield FunctionCommand(write, (), {})
+
+
+def _merged(path: Path, added: Path, cluster: str) -> tuple[str, str]:
+    """A person's kubeconfig as it is and with the added one."""
+    try:
+        own = path.read_text() if path.exists() else ""
+        return own, kubeconfigs.merged(own, added.read_text(), cluster)
+    except (kubeconfigs.MergeError, OSError, UnicodeDecodeError) as error:
+        raise OperationError(f"{path} is left as it is: {error}") from None
 
 
 @operation()

@@ -125,3 +125,13 @@ def test_a_user_is_let_in_by_a_kubeconfig_and_may_what_its_groups_may() -> None:
     subprocess.run([kubectl, admin, "delete", "clusterrolebinding", "dev-view"], check=True, timeout=60)
     assert asked("auth", "can-i", "list", "pods").strip() == "no"
     assert changes(deployed("kubeconfig", *flags)) == {}
+    # In one file of a person's own: both contexts, each with the certificate of its name.
+    own = kept.with_name("own")
+    own.unlink(missing_ok=True)
+    for who in (flags, ("-y",)):
+        deployed("kubeconfig", *who, "--data", f"merge={own}")
+    for context, name in (("jane@lab", "jane"), ("kubernetes-admin@lab", "kubernetes-admin")):
+        command = [kubectl, f"--kubeconfig={own}", f"--context={context}", "auth", "whoami", "-o", "yaml"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert yaml.safe_load(said)["status"]["userInfo"]["username"] == name
+    assert changes(deployed("kubeconfig", *flags, "--data", f"merge={own}")) == {}

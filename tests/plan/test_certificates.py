@@ -389,6 +389,30 @@ def test_a_user_gets_a_kubeconfig_of_its_own_once(site: Site) -> None:
     assert (site.directory / "secrets" / "test" / "admin.conf").exists()
 
 
+def test_a_kubeconfig_is_merged_into_a_persons_own_which_is_kept_beside(site: Site) -> None:
+    own = site.directory / "home" / "config"
+    own.parent.mkdir()
+    own.write_text("# mine\ncontexts: [{name: other, context: {cluster: other, user: me}}]\ncurrent-context: other\n")
+    flags = ("--data", "user=jane", "--data", f"merge={own}")
+    dry = site.run("--dry", "--json", *flags, layer="kubeconfig")
+    assert dry.code == 0, dry.words
+    assert planned(dry) == {("cp1", "Keep a kubeconfig of jane"), ("cp1", f"Have its context in {own}")}
+    assert [each.name for each in own.parent.iterdir()] == ["config"]
+    run = site.run("-y", *flags, layer="kubeconfig")
+    assert run.code == 0, run.words
+    document = yaml.safe_load(own.read_text())
+    assert [each["name"] for each in document["contexts"]] == ["other", "jane@test"]
+    assert document["current-context"] == "other"
+    (before,) = own.parent.glob("config.before-*")
+    assert before.read_text().startswith("# mine")
+    assert {stat.S_IMODE(each.stat().st_mode) for each in own.parent.iterdir()} == {0o600}
+    again = site.run("-y", *flags, layer="kubeconfig")
+    assert (again.code, again.made) == (0, set()), again.words
+    own.write_text("clusters: {")
+    refused = site.run("-y", *flags, layer="kubeconfig")
+    assert refused.code == 1 and f"{own} is left as it is: it is no kubeconfig" in refused.words
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
