@@ -10,7 +10,7 @@ import shlex
 
 from facts.disk import FileSystems
 from operations.questions import Question
-from tests.plan import fake_nodes
+from tests.plan import fake_kubernetes
 from tests.plan.fake_nodes import COMMANDS, Node, Refused, command, like
 
 WRAPPED = like(Question("", "ANY_script").command.replace("-k 2 10", "-k 2 ANY_seconds").replace("262144", "ANY_limit"))
@@ -42,7 +42,7 @@ def said(node: Node, script: str) -> str:
     if script.startswith("kubectl "):
         node.api()
     if script.endswith(" get nodes -o json"):
-        return fake_nodes.get_nodes(node)
+        return fake_kubernetes.get_nodes(node)
     if script.endswith(" get pods -A -o json"):
         return json.dumps({"items": []})
     if script.endswith("-w json 2>/dev/null") or "list-units --failed" in script:
