@@ -20,7 +20,7 @@ from cluster.settings import Settings
 from cluster.topology import Node, Topology
 from cluster.upgrade import stale, tag
 from facts.etcd import Members
-from facts.kubeadm import KubeadmNode
+from facts.kubeadm import STATIC_PODS, KubeadmNode
 from facts.upgrade import MARK, Nodes, NodeState, NodeVersions
 from operations import remote
 from operations.bundle import install, other_programs
@@ -41,20 +41,25 @@ from operations.verify import etcd_unhealthy
 KUBEADM = "/usr/bin/kubeadm"
 
 
-def wait_for(name: str, version: str, seconds: int = 300) -> str:
-    """Shell that waits until a node is Ready with a kubelet of this version, and its static pods with it."""
+def wait_for(name: str, version: str, control_plane: bool, seconds: int = 300) -> str:
+    """Shell that waits until a node is Ready with a kubelet of this version, and its static pods are.
+
+    A static pod is not in the API for a moment when the kubelet begins it anew.
+    """
     node = shlex.quote(name)
-    template = (
-        '{{.status.nodeInfo.kubeletVersion}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}'
-        "{{end}}"
-    )
+    ready = '{{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}'
+    shown = f"{{{{.status.nodeInfo.kubeletVersion}}}} {ready}"
+    pods = f'{{{{range .items}}}}{{{{.metadata.name}}}} {ready}{{{{"\\n"}}}}{{{{end}}}}'
+    wanted = [f"{version} True", *(f"{pod}-{name} True" for pod in STATIC_PODS if control_plane)]
     return (
-        f"for i in $(seq {seconds // 2}); do said=$({KUBECTL} get node {node} -o go-template='{template}' 2>&1); "
-        f'test "$said" = "{version} True" && break; sleep 2; done; test "$said" = "{version} True" || '
-        f'{{ echo "{name} is not Ready with a kubelet {version} after {seconds} s: $said" >&2; exit 1; }}; '
-        f"n=$({KUBECTL} get pods -n kube-system -l tier=control-plane -o name "
-        f"--field-selector spec.nodeName={node}) && "
-        f'{{ test -z "$n" || {KUBECTL} wait -n kube-system --for=condition=Ready --timeout={seconds}s $n >/dev/null; }}'
+        f"for i in $(seq {seconds // 2}); do "
+        f"said=$({KUBECTL} get node {node} -o go-template='{shown}' 2>&1; echo; "
+        f"{KUBECTL} get pods -n kube-system -l tier=control-plane --field-selector spec.nodeName={node} "
+        f"-o go-template='{pods}' 2>&1); "
+        f'lacks=$(printf "%s\\n" {shlex.join(wanted)} | grep -vxF -e "$said"); '
+        'test -z "$lacks" && break; sleep 2; done; '
+        f'test -z "$lacks" || {{ printf "%s\\n" "{name} is not Ready with a kubelet {version} after {seconds} s:" '
+        '"$said" >&2; exit 1; }'
     )
 
 
@@ -148,7 +153,7 @@ def node(
         yield install(dest, file)
     yield StringCommand("systemctl daemon-reload && timeout 90 systemctl restart kubelet.service")
     if host.state.is_executing:
-        remote.on(seed.name, wait_for(node.name, version), why=f"waiting for {node.name}")
+        remote.on(seed.name, wait_for(node.name, version, is_control_plane), why=f"waiting for {node.name}")
         if is_control_plane:
             _await_member(topology, seed)
         remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")

@@ -48,7 +48,8 @@ def _(node: Node, name: str, mark: str) -> None:
     node.world.cluster.setdefault("marks", {})[name] = mark
 
 
-@command(like(upgrade.wait_for("ANY_name", "ANY_version")), "read")
+@command(like(upgrade.wait_for("ANY_name", "ANY_version", control_plane=True)), "read")
+@command(like(upgrade.wait_for("ANY_name", "ANY_version", control_plane=False)), "read")
 def _(node: Node, name: str, version: str) -> None:
     node.api()
     if node.world.nodes[name].state["running"] != version:
