@@ -16,7 +16,7 @@ from cluster.pieces import short_name
 from cluster.topology import Node
 from deploys import plan
 from deploys.ask import ask
-from facts.etcd import ETCDCTL, Members
+from facts.etcd import ETCDCTL, Leader, Members
 from facts.restore import Restoration, RestoreState
 from operations import backup
 from operations.once import once
@@ -121,12 +121,12 @@ def _etcd() -> str:
 
 
 def _running() -> list[str]:
-    """Members that run and agree, unless it was said that their data is to go."""
+    """Members that have a quorum, unless it was said that their data is to go."""
     cluster = plan.settings().cluster_name
     if str(plan.option("replace_running")) == cluster:
         return []
-    states = ask(Members, plan.topology().control_planes)
-    running = [name for name, state in states.items() if state["state"] == "running"]
+    leaders = ask(Leader, plan.topology().control_planes)
+    running = [name for name, leader in leaders.items() if leader == "known"]
     if not running:
         return []
     return [

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 from pyinfra.api import FactBase
 
 PKI = "/etc/kubernetes/pki/etcd"
+ABSENT = f"! test -e {PKI}/healthcheck-client.key || ! command -v etcdctl >/dev/null"
 # etcd listens on the loopback address of one family only, that of its peers; its first URL is that.
 ETCDCTL = (
     "etcdctl --endpoints=$(sed -n 's/.*--listen-client-urls=\\([^,]*\\).*/\\1/p' /etc/kubernetes/manifests/etcd.yaml) "
@@ -45,7 +46,7 @@ class Members(FactBase[MembersState]):
 
     def command(self) -> str:
         return (
-            f"if ! test -e {PKI}/healthcheck-client.key || ! command -v etcdctl >/dev/null; then echo absent; "
+            f"if {ABSENT}; then echo absent; "
             f"elif m=$(timeout 10 {ETCDCTL} member list -w json --hex 2>/dev/null); then echo running; "
             f'echo "$m"; timeout 15 {ETCDCTL} endpoint health --cluster -w json 2>/dev/null; '
             "else echo unreachable; fi; true"
@@ -72,3 +73,35 @@ class Members(FactBase[MembersState]):
             peer_urls=list(item.get("peerURLs", [])),
             healthy=all(answers) if answers else None,
         )
+
+
+LeaderState = Literal["absent", "unknown", "known"]
+
+
+class Leader(FactBase[LeaderState]):
+    """Whether a stacked etcd's member on this node knows a leader, and so has a quorum, however slow its disks are.
+
+    ::
+
+        "known"
+
+    The member answers this by itself, where a list of members waits for the disks of a majority. While a leader is
+    elected there is none, so one that knows none is asked again for 10 s. One that was started without a quorum may not
+    answer at all, and is "unknown" too.
+    """
+
+    @staticmethod
+    def default() -> LeaderState:
+        return "absent"
+
+    def command(self) -> str:
+        return (
+            f"if {ABSENT} || ! test -e /etc/kubernetes/manifests/etcd.yaml; then echo absent; "
+            "else l=unknown; for i in $(seq 5); do "
+            f"s=$(timeout 20 {ETCDCTL} --command-timeout=15s endpoint status -w fields 2>/dev/null) || break; "
+            'if echo "$s" | grep -q \'^"Leader" : [1-9]\'; then l=known; break; fi; sleep 2; done; echo $l; fi'
+        )
+
+    def process(self, output: list[str]) -> LeaderState:
+        said = output[0].strip()
+        return "known" if said == "known" else "absent" if said == "absent" else "unknown"

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from cluster.endpoint import Endpoint
-from facts.etcd import Members
+from facts.etcd import Leader, Members
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode
+from facts.restore import MANIFESTS
 from operations.kubeadm import answers, ready
 from tests.plan import fake_kubernetes
 from tests.plan.fake_nodes import ADMIN, CA, ETCD_DATA, KUBERNETES, Node, Refused, command, fact, kubeadm, like
@@ -19,11 +20,18 @@ from tests.plan.fake_nodes import ADMIN, CA, ETCD_DATA, KUBERNETES, Node, Refuse
 ETCD_KEY = f"{KUBERNETES}/pki/etcd/healthcheck-client.key"
 
 
+@fact(Leader)
+def _(node: Node) -> str:
+    if ETCD_KEY not in node.files or f"{MANIFESTS}/etcd.yaml" not in node.files or not node.has("etcdctl"):
+        return "absent"
+    return "unknown" if node.state.get("quorum_lost") else "known"
+
+
 @fact(Members)
 def _(node: Node) -> str:
     if ETCD_KEY not in node.files or not node.has("etcdctl"):
         return "absent"
-    if node.state.get("quorum_lost"):
+    if node.state.get("quorum_lost") or node.state.get("slow_disk"):
         return "unreachable"
     if f"kube-system/etcd-{node.name}" not in node.state["pods"].values():
         return "unreachable"

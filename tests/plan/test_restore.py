@@ -154,6 +154,16 @@ def test_restore_is_refused_while_members_have_a_quorum_unless_it_is_said(cluste
     assert len(said.like("crictl pods -q", "change")) == 3
 
 
+def test_slow_members_are_not_taken_for_dead_ones(cluster: Site, backup: Path) -> None:
+    with cluster.state() as state:
+        for name in CONTROL_PLANES:
+            state["nodes"][name]["slow_disk"] = True
+        state["nodes"]["cp2"]["quorum_lost"] = True
+    run = restore(cluster, backup)
+    assert run.code != 0 and not run.changes
+    assert "cp1, cp3: etcd runs there and has a quorum" in run.words
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -8,7 +8,7 @@ import pytest
 from harness import Machine, answer, recorded
 
 from facts.containerd import Images
-from facts.etcd import Members
+from facts.etcd import Leader, Members
 from facts.service import Unit
 
 # What `ctr images ls` prints, heads and all.
@@ -133,6 +133,25 @@ def test_members_are_unreachable_when_etcd_does_not_answer(machine: Machine) -> 
     machine.file(KEY)
     machine.program("etcdctl", "echo 'context deadline exceeded' >&2; exit 1")
     assert machine.ask(Members) == {"state": "unreachable", "members": []}
+
+
+@pytest.mark.parametrize(
+    ("status", "known"),
+    [
+        ("printf '\"Leader\" : 15803648178628663679\\n'", "known"),
+        ('printf \'"Leader" : 0\\n"Errors" : [etcdserver: no leader]\\n\'', "unknown"),
+        ("exit 1", "unknown"),
+        # An election ends while it is asked.
+        ("test -e elected && echo '\"Leader\" : 9' || { touch elected; echo '\"Leader\" : 0'; }", "known"),
+    ],
+)
+def test_member_whose_cluster_is_slow_still_knows_its_leader(machine: Machine, status: str, known: str) -> None:
+    machine.program("sleep", "exit 0")
+    machine.program("etcdctl", f'case "$*" in *"endpoint status"*) {status};; *) exit 1;; esac')
+    machine.file("/etc/kubernetes/pki/etcd/healthcheck-client.key")
+    assert machine.ask(Leader) == "absent"
+    machine.file("/etc/kubernetes/manifests/etcd.yaml")
+    assert machine.ask(Leader) == known
 
 
 def test_members_are_listed_even_when_health_cannot_be_had(machine: Machine) -> None:
