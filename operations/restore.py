@@ -51,10 +51,13 @@ class Restore:
 
     @property
     def bump(self) -> int:
-        """By how much revisions move forward: more than any cluster writes until the next restore, of this very
-        backup too (a thousand a second), so that no watcher has seen a later one."""
+        """By how much revisions move forward: to the microseconds since 1970 when the restore was begun.
+
+        No cluster writes as many in that time, so a later restore, of whichever backup, has later revisions than any
+        watcher has seen. Where clocks went back, at least the backup's own are left behind.
+        """
         moment = datetime.strptime(self.id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        return 1000 * int(moment.timestamp())
+        return max(10**6 * int(moment.timestamp()) - self.manifest.revision, 10**9)
 
     def swapped(self, state: RestoreState) -> bool:
         """Whether a member has its new data in place."""

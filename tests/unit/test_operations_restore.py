@@ -40,9 +40,17 @@ def members(cp1: list[str], cp2: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_later_restore_of_the_same_backup_has_later_revisions(wanted: Restore) -> None:
-    later = Restore("20261125T150001Z-1a2b3c4d", MANIFEST, wanted.snapshot, wanted.members)
-    assert (wanted.bump, later.bump - wanted.bump) == (1795618800000, 1000)
+def test_later_restore_has_later_revisions_whichever_backup_it_is_of(wanted: Restore) -> None:
+    def restored(day: str, revision: int) -> int:
+        manifest = MANIFEST.model_copy(update={"revision": revision})
+        return revision + Restore(f"{day}T150000Z-1a2b3c4d", manifest, wanted.snapshot, wanted.members).bump
+
+    written = 10**9
+    first = restored("20260125", MANIFEST.revision)
+    second = restored("20260601", first + written)
+    assert first + written < second
+    assert second + written < restored("20260602", MANIFEST.revision)
+    assert second + written <= restored("20200101", second), "where the clock went back"
 
 
 def test_all_members_are_made_with_the_same_cluster_and_token(hosts: Make, wanted: Restore) -> None:
@@ -90,7 +98,7 @@ echo "$@" > ran; while test "$1" != --data-dir; do shift; done; mkdir -p "$2/mem
 
 
 @pytest.mark.parametrize(
-    ("told", "more"), [("--bump-revision uint", "--bump-revision 1795618800000 --mark-compacted"), ("--wal-dir", "")]
+    ("told", "more"), [("--bump-revision uint", "--bump-revision 1795618799995289 --mark-compacted"), ("--wal-dir", "")]
 )
 def test_data_is_made_beside_and_revisions_move_where_etcdutl_can(
     machine: Machine, wanted: Restore, told: str, more: str
@@ -160,4 +168,4 @@ def test_keys_are_counted_at_the_restored_revision_before_an_api_server_runs(
     machine.path("/etc/kubernetes/manifests").mkdir()
     ran = machine.sh(etcd_script(wanted))
     assert (ran.returncode, ran.stderr) == (1 if said else 0, said)
-    assert "--rev=1795618804711" in (machine.root / "asked").read_text()
+    assert "--rev=1795618800000000" in (machine.root / "asked").read_text()
