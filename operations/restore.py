@@ -136,6 +136,21 @@ def etcd_script(restore: Restore, seconds: int = 180) -> str:
     )
 
 
+def controllers_script(seconds: int = 120) -> str:
+    """Shell that runs the controllers, and waits until both have stayed up for 5 s, for one that fails is begun again
+    and again."""
+    pods = ("kube-controller-manager", "kube-scheduler")
+    ps = f"crictl ps -q --state Running --name '^({'|'.join(pods)})$' --label io.kubernetes.pod.namespace=kube-system"
+    return (
+        f"{put_back(*pods)} || exit 1; rmdir {ASIDE} 2>/dev/null; "
+        f"seen=; for i in $(seq {seconds // 5}); do now=$({ps} | sort); "
+        'test $(echo "$now" | wc -w) -eq 2 && test "$now" = "$seen" && exit 0; seen=$now; sleep 5; done; '
+        f"echo '{' and '.join(pods)} do not both stay up within {seconds} s; they say:' >&2; "
+        f'for p in {" ".join(pods)}; do crictl logs --tail 10 $(crictl ps -a -q --name "^$p$" | head -n 1) >&2; done; '
+        "exit 1"
+    )
+
+
 @operation()
 def prepare(restore: Restore) -> Commands:
     """
@@ -216,9 +231,9 @@ def start_api_server(node: Node) -> Commands:
 
 @operation()
 def start_controllers() -> Commands:
-    """Run kube-controller-manager and kube-scheduler, which read everything anew."""
-    will("run kube-controller-manager and kube-scheduler")
-    yield StringCommand(f"{put_back('kube-controller-manager', 'kube-scheduler')} && rmdir {ASIDE} 2>/dev/null; true")
+    """Run kube-controller-manager and kube-scheduler, which read everything anew, and wait until they run."""
+    will("run kube-controller-manager and kube-scheduler and wait until they run")
+    yield StringCommand(controllers_script())
 
 
 @operation()

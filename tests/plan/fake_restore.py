@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from facts.restore import ASIDE, BEFORE, MANIFESTS, WORK, Restoration
-from operations.restore import PODS, STOP
+from operations.restore import PODS, STOP, controllers_script
 from tests.plan.fake_nodes import CA, ETCD_DATA, KUBERNETES, Node, Refused, command, fact, like
 
 
@@ -86,7 +86,7 @@ def _(node: Node) -> None:
     put_back(node, "kube-apiserver")
 
 
-@command(r"\{ test ! -e \S+/kube-controller-manager.yaml .* && rmdir .*; true")
+@command(like(controllers_script()))
 def _(node: Node) -> None:
     put_back(node, "kube-controller-manager", "kube-scheduler")
 

@@ -14,7 +14,16 @@ from cluster.backup import Manifest, sha256
 from facts.checksum import Checksums
 from facts.restore import Restoration
 from operations import restore
-from operations.restore import PODS, STOP, Restore, etcd_script, put_back, restore_script, swap_script
+from operations.restore import (
+    PODS,
+    STOP,
+    Restore,
+    controllers_script,
+    etcd_script,
+    put_back,
+    restore_script,
+    swap_script,
+)
 
 Make = Callable[[dict[str, dict[str, Any]]], Hosts]
 ID = "20261125T150000Z-1a2b3c4d"
@@ -169,3 +178,50 @@ def test_keys_are_counted_at_the_restored_revision_before_an_api_server_runs(
     ran = machine.sh(etcd_script(wanted))
     assert (ran.returncode, ran.stderr) == (1 if said else 0, said)
     assert "--rev=1795618800000000" in (machine.root / "asked").read_text()
+
+
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+CRICTL = 'case "$*" in *Running*) RUNNING;; ps*) echo "$5";; logs*) echo "panic of $4";; esac'
+
+
+@pytest.fixture
+def stopped(machine: Machine) -> Machine:
+    """A control plane whose controllers are all that is set aside."""
+    for pod in CONTROLLERS:
+        machine.file(f"/etc/kubernetes/manifests.restore/{pod}.yaml")
+    machine.path("/etc/kubernetes/manifests").mkdir()
+    machine.program("rmdir")
+    for name in ("systemctl", "sleep"):
+        machine.program(name, "exit 0")
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("running", "code"),
+    [
+        ("echo s; echo c", 0),
+        # The scheduler takes its time.
+        ("test -e later && echo s; touch later; echo c", 0),
+        ("echo c", 1),
+        # One that fails is another container each time.
+        ("echo c; date +%N", 1),
+        ("exit 1", 1),
+    ],
+)
+def test_controllers_are_waited_for_until_both_stay_up(stopped: Machine, running: str, code: int) -> None:
+    stopped.program("crictl", CRICTL.replace("RUNNING", running))
+    ran = stopped.sh(controllers_script())
+    assert ran.returncode == code, ran.stderr
+    assert not stopped.path("/etc/kubernetes/manifests.restore").exists()
+    if code:
+        assert ran.stderr == (
+            "kube-controller-manager and kube-scheduler do not both stay up within 120 s; they say:\n"
+            "panic of ^kube-controller-manager$\npanic of ^kube-scheduler$\n"
+        )
+
+
+@pytest.mark.parametrize("broken", ["mv", "systemctl"])
+def test_controllers_that_cannot_be_run_fail_the_restore(stopped: Machine, broken: str) -> None:
+    stopped.program("crictl", CRICTL.replace("RUNNING", "echo s; echo c"))
+    stopped.program(broken, "exit 1")
+    assert stopped.sh(controllers_script()).returncode == 1
