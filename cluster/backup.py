@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from cluster.compatibility import parse
 
 NODE_DIRECTORY = "/var/backups/kubernetes"
+# Where what is to be encrypted is made; a reset removes it with all that is there.
+PRIVATE_DIRECTORY = "/var/lib/pyinfra-kubeadm/backup"
 MANIFEST = "manifest.json"
 SNAPSHOT, PKI, CONFIGURATION = "snapshot.db", "pki.tar", "kubeadm-config.yaml"
 ENCRYPTED = ".cms"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyinfra import logger
 
-from cluster.backup import MANIFEST, NODE_DIRECTORY, BackupError, sha256, unsuitable
+from cluster.backup import MANIFEST, NODE_DIRECTORY, PRIVATE_DIRECTORY, BackupError, sha256, unsuitable
 from cluster.pieces import short_name
 from cluster.topology import Node
 from deploys import plan
@@ -33,7 +33,7 @@ def script() -> str:
     """The program that makes a backup, of this run's settings."""
     return plan.template(
         "backup/etcd-backup.j2",
-        directory=NODE_DIRECTORY, etcdctl=ETCDCTL, certificate=plan.backup_certificate(),
+        directory=NODE_DIRECTORY, private=PRIVATE_DIRECTORY, etcdctl=ETCDCTL, certificate=plan.backup_certificate(),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from harness import Machine
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cluster.backup import BackupError, read
+from cluster.backup import PRIVATE_DIRECTORY, BackupError, read
 from cluster.settings import load
 from facts.backup import Backups
 from facts.etcd import ETCDCTL
@@ -73,7 +73,7 @@ def control_plane(machine: Machine) -> Machine:
 def back_up(machine: Machine, kind: str = "asked", certificate: str | None = None) -> subprocess.CompletedProcess[str]:
     script = ENVIRONMENT.get_template("backup/etcd-backup.j2").render(
         settings=load({"vip": "10.0.0.1", "backup_keep": 2, "cluster_name": "test"}),
-        directory="/var/backups/kubernetes", etcdctl=ETCDCTL, certificate=certificate,
+        directory="/var/backups/kubernetes", private=PRIVATE_DIRECTORY, etcdctl=ETCDCTL, certificate=certificate,
     )  # fmt: skip
     return machine.sh(f"set -- {kind}\n{script}")
 
@@ -142,12 +142,57 @@ def test_the_newest_of_each_kind_are_kept_and_what_a_killed_run_left_is_not(cont
     assert not list(control_plane.path("/var/backups/kubernetes").glob(".partial*"))
 
 
+def make_certificate(path: Path) -> str:
+    """A certificate to encrypt to, with its key in `path`."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=backup"]
+    subprocess.run([*command, "-keyout", path, "-out", path.with_suffix(".pem")], check=True, capture_output=True)
+    return path.with_suffix(".pem").read_text().strip()
+
+
+def test_what_is_not_encrypted_yet_is_never_where_backups_are_collected(control_plane: Machine, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "own.key")
+    control_plane.program("kubectl", "kill -9 $PPID")
+    assert back_up(control_plane, certificate=certificate).returncode == -9
+    collected, private = (control_plane.path(path) for path in ("/var/backups/kubernetes", PRIVATE_DIRECTORY))
+    assert [path.name for path in collected.rglob("*") if path.is_file()] == [".lock"]
+    assert (private / "plain/snapshot.db").exists()
+    assert private.stat().st_mode & 0o777 == 0o700
+    # The next one, encrypted or not, sweeps it.
+    control_plane.program("kubectl", KUBECTL)
+    assert back_up(control_plane, "timer").returncode == 0
+    assert not private.exists()
+    assert back_up(control_plane, certificate=certificate).returncode == 0
+    assert not private.exists() and not list(collected.glob(".partial*"))
+
+
+@pytest.mark.parametrize(
+    ("private", "collected", "said"),
+    [
+        ("a 65557", "b 65557", ""),
+        ("a 65556", "b 65557", "/var/lib/pyinfra-kubeadm/backup: 65556 KiB free, 65556 needed. Make room."),
+        ("a 65557", "b 65556", "/var/backups/kubernetes: 65556 KiB free, 65556 needed. Make room, or lower"),
+        ("a 65576", "a 65576", "/var/lib/pyinfra-kubeadm/backup: 65576 KiB free, 65576 needed. Make room."),
+        ("a 65577", "a 65577", ""),
+    ],
+)
+def test_room_is_looked_for_where_it_is_needed(
+    control_plane: Machine, tmp_path: Path, private: str, collected: str, said: str
+) -> None:
+    def shown(text: str) -> str:
+        device, free = text.split()
+        return f"printf 'h\\n{device} 1 1 {free} 1 /\\n'"
+
+    answers = f"*{PRIVATE_DIRECTORY}) {shown(private)};; *) {shown(collected)}"
+    control_plane.program("df", f'case "$*" in {answers};; esac')
+    ran = back_up(control_plane, certificate=make_certificate(tmp_path / "own.key"))
+    assert ran.returncode == (1 if said else 0)
+    assert said in ran.stderr.replace(str(control_plane.root), "")
+
+
 def test_encrypted_backup_is_opened_by_its_key_and_by_no_other(control_plane: Machine, tmp_path: Path) -> None:
-    for name in ("own", "other"):
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=backup"]
-        files = ["-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem"]
-        subprocess.run([*command, *files], check=True, capture_output=True)
-    ran = back_up(control_plane, certificate=(tmp_path / "own.pem").read_text().strip())
+    certificate = make_certificate(tmp_path / "own.key")
+    make_certificate(tmp_path / "other.key")
+    ran = back_up(control_plane, certificate=certificate)
     assert ran.returncode == 0, ran.stderr
     (directory,) = kept(control_plane)
     assert read(directory).encrypted
