@@ -21,6 +21,7 @@ from operations import remote, timer, transfer
 from operations.change import will
 
 DAY = 86400  # seconds
+LIMIT = 3600  # seconds for a backup, as the timer's service has it
 
 
 def problem(state: BackupState) -> str | None:
@@ -32,6 +33,20 @@ def words(state: BackupState) -> str:
     """A control plane's backups in one line."""
     newest = f", the newest of {state['newest']['time']}" if state["newest"] else ""
     return f"{state['kept']} backups{newest}; {timer.words(state)}"
+
+
+def asked(seconds: int = LIMIT) -> str:
+    """Shell that runs the program of backups, which is standard input, for as long as this at most.
+
+    A program that waits for a disk cannot always be killed: it holds files open then, and not the connection.
+    """
+    return (
+        "umask 077; d=$(mktemp -d /run/etcd-backup.XXXXXXXX) || exit 1; "
+        f'timeout --kill-after=30 {seconds} sh -s -- asked >"$d/out" 2>"$d/err"; code=$?; '
+        'cat "$d/out"; cat "$d/err" >&2; rm -rf "$d"; case $code in 124|137) '
+        f"echo 'It did not end within {seconds} s and was stopped: etcd or a disk there does not keep up. Look at "
+        "dmesg, df and the log of etcd (crictl logs) there, then run again.' >&2;; esac; exit $code"
+    )
 
 
 @operation(is_idempotent=False)
@@ -48,7 +63,7 @@ def take(script: str, directory: str) -> Generator[FunctionCommand, None, None]:
     )
 
     def back_up() -> None:
-        lines = remote.on(host.name, "sh -s -- asked", script, why="backing up etcd")
+        lines = remote.on(host.name, asked(), script, why="backing up etcd")
         source = lines[-1]
         sizes = remote.on(host.name, f"cd {shlex.quote(source)} && stat -c '%s %n' -- *", why="looking at the backup")
         _fetch(source, Path(directory) / Path(source).name, {name: int(size) for size, name in map(str.split, sizes)})

@@ -12,7 +12,7 @@ import shlex
 from cluster.backup import NODE_DIRECTORY as BACKUPS
 from facts.backup import NAME, Backups
 from facts.timer import Timer
-from operations import timer
+from operations import backup, timer
 from operations.file import write_script
 from tests.plan.fake_nodes import CA, Node, Refused, command, fact, like
 
@@ -62,7 +62,7 @@ def _(node: Node, name: str, paths: str) -> None:
     node.units.pop(f"{name}.timer")
 
 
-@command("sh -s -- asked")
+@command(like(backup.asked()))
 def _(node: Node, stdin: str) -> str:
     """What the program of backups does, as far as anyone looks at it."""
     node.api()

@@ -104,7 +104,7 @@ def test_all_three_cas_are_replaced_everywhere_as_was_said_before(rotated: tuple
 
 def test_a_backup_is_taken_before_the_first_change(rotated: tuple[Site, Run, Run]) -> None:
     _, _, run = rotated
-    assert run.changes[0]["command"] == "sh -s -- asked"
+    assert "sh -s -- asked" in run.changes[0]["command"]
 
 
 def test_no_two_nodes_are_worked_on_at_once_and_phases_do_not_mix(rotated: tuple[Site, Run, Run]) -> None:
@@ -165,7 +165,7 @@ def test_one_that_was_cut_off_goes_on_where_the_nodes_are(site: Site, cut: str) 
     is_rotated(site)
     with site.state() as state:
         assert state["cluster"]["authorities"]["new"] == new
-    assert not [each for each in again.changes if each["command"] == "sh -s -- asked"]
+    assert not again.like("sh -s -- asked", "change")
     assert made(rotate(site)) == set()
 
 

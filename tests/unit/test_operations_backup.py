@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cluster.settings import load
 from facts.backup import Backups
 from facts.etcd import ETCDCTL
 from facts.timer import Timer
-from operations.backup import opened, problem, words
+from operations.backup import asked, opened, problem, words
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = Environment(
@@ -216,6 +217,24 @@ def test_encrypted_backup_is_opened_by_its_key_and_by_no_other(control_plane: Ma
     (directory / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BackupError, match=r"snapshot\.db\.0000\.cms cannot be decrypted"):
         opened(directory, tmp_path / "own.key")
+
+
+def test_backup_that_was_asked_for_says_what_its_program_says(machine: Machine) -> None:
+    ran = machine.sh(asked(), "echo /var/backups/kubernetes/one; echo cut >&2; exit 3")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "/var/backups/kubernetes/one\n", "cut\n")
+    assert list(machine.path("/run").iterdir()) == []
+
+
+def test_backup_that_does_not_end_is_stopped_and_nobody_waits_for_what_cannot_be(machine: Machine) -> None:
+    machine.program("setsid")
+    began = time.monotonic()
+    ran = machine.sh(asked(1), "setsid sleep 20 & echo begun; sleep 20")
+    assert time.monotonic() - began < 15
+    assert (ran.returncode, ran.stdout) == (124, "begun\n")
+    assert (
+        "It did not end within 1 s and was stopped: etcd or a disk there does not keep up. Look at dmesg" in ran.stderr
+    )
+    assert list(machine.path("/run").iterdir()) == []
 
 
 SYSTEMCTL = """
