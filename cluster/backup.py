@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -116,13 +116,13 @@ def whole(snapshot: Path) -> bool:
 
 
 def unsuitable(
-    manifest: Manifest, cluster_name: str, kubernetes_version: str, etcd: str, authorities: Mapping[str, str | None]
+    manifest: Manifest, cluster_name: str, kubernetes_version: str, etcd: str, authorities: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """Every reason why a backup is not for this cluster, in words.
 
     + kubernetes_version: that of the settings
     + etcd: the version that will read it, such as "3.6.8"
-    + authorities: by control plane, the hash of its cluster's CA, or None where there is none
+    + authorities: by control plane, hashes of its cluster's CA and, while that is rotated, of the one before
     """
     found = []
     if manifest.cluster_name != cluster_name:
@@ -130,7 +130,7 @@ def unsuitable(
             f"the backup is of the cluster {manifest.cluster_name}, and this inventory's is {cluster_name}. Name a "
             "backup of this cluster; if it is this one's and was renamed since, set cluster_name to what it was."
         )
-    strangers = [name for name, own in authorities.items() if own not in (None, manifest.ca_cert_hash)]
+    strangers = [name for name, own in authorities.items() if own and manifest.ca_cert_hash not in own]
     if strangers:
         found.append(
             f"{', '.join(strangers)}: holds another CA than the backup's ({manifest.ca_cert_hash}), so the backup is "

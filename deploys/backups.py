@@ -103,7 +103,7 @@ def restore() -> tuple[Restore, bool]:
     name = begun[-1] if begun else f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{end}"
     wanted = Restore(name, source.manifest, source.snapshot, members or (topology.first_control_plane.name,))
     versions = {each["version"] for each in found.values() if each["version"]} or {_etcd()}
-    known = {name: state["ca_cert_hash"] for name, state in found.items()}
+    known = {name: state["ca_cert_hashes"] for name, state in found.items()}
     for version in sorted(versions):
         problems += unsuitable(source.manifest, settings.cluster_name, settings.kubernetes_version, version, known)
     if not any(wanted.swapped(found[each]) for each in members):
@@ -159,6 +159,11 @@ def _tell(wanted: Restore, found: dict[str, RestoreState], begun: bool) -> None:
             "%s: no member of etcd by kubeadm's manifests. The restore is onto %s; then run deploys/cluster.py, which "
             "joins control planes anew.", ", ".join(left), ", ".join(wanted.members),
         )  # fmt: skip
+    if any(len(state["ca_cert_hashes"]) > 1 for state in found.values()):
+        logger.warning(
+            "A rotation of CAs is under way, of which the backup may know nothing. Then run deploys/rotate_ca.py: it "
+            "tells nodes that join, and pods, of the CAs again and goes on."
+        )
     plain = [name for name in wanted.members if found[name]["program"] == "plain"]
     if plain:
         logger.warning(

@@ -2,8 +2,9 @@
 
 Hosts: all, load balancers too. CAs are replaced that end within `certificate_warning_days`, or were made before a time
 by `--data made_before=2026-01-31`. A backup is taken; then in three phases, each on one node after the other, the new
-CA is trusted beside the old, certificates are signed by the new, and the old is trusted no more. With
-`--data through=1` the run ends after that phase. A run that was interrupted is continued by running it again.
+CA is trusted beside the old, certificates are signed by the new, and the old is trusted no more; then another backup is
+taken. With `--data through=1` the run ends after that phase. A run that was interrupted is continued by running it
+again.
 Changes: /etc/kubernetes/pki, kubeconfigs in /etc/kubernetes, kubelets' certificates, HAProxy's file of CAs, restarts of
 all of these, the ConfigMaps cluster-info and kube-root-ca.crt, pods of kubeadm's and this project's, secrets/ on the
 control machine. Undo: none once kubelets have certificates of the new CA; the old files are in
@@ -44,6 +45,8 @@ def rotate_ca() -> None:
     for wanted in host.loop([each for each in PHASES if each <= through]):
         phase(wanted, begun)
     if through == max(PHASES):
+        # Older ones have CAs that nodes do not know once the old ones are forgotten.
+        etcd_backup()
         if me in topology.control_planes:
             rotation.end(name="Forget the old CAs", topology=topology)
         plan.barrier("rotation of CAs")

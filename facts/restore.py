@@ -6,6 +6,9 @@ from typing import Literal, TypedDict
 
 from pyinfra.api import FactBase
 
+from cluster.certificates import CA
+from cluster.rotation import ROTATION
+
 MANIFESTS = "/etc/kubernetes/manifests"
 ASIDE = "/etc/kubernetes/manifests.restore"
 DATA = "/var/lib/etcd"
@@ -19,7 +22,7 @@ class RestoreState(TypedDict):
     peer_url: str
     version: str
     program: Literal["absent", "plain", "bumps"]
-    ca_cert_hash: str | None
+    ca_cert_hashes: list[str]
     free_mib: int
     works: dict[str, Literal["begun", "prepared"]]
     befores: list[str]
@@ -31,18 +34,19 @@ class Restoration(FactBase[RestoreState]):
     ::
 
         {"placed": ["etcd", "kube-apiserver", ...], "aside": [], "name": "cp1", "peer_url": "https://10.0.0.21:2380",
-         "version": "3.6.8", "program": "bumps", "ca_cert_hash": "sha256:1f...", "free_mib": 9000,
+         "version": "3.6.8", "program": "bumps", "ca_cert_hashes": ["sha256:1f..."], "free_mib": 9000,
          "works": {"20261125T150000Z-1a2b3c4d": "prepared"}, "befores": []}
 
     `name`, `peer_url` and `version` are those of kubeadm's manifest of etcd, set aside or not, and empty without one.
     `works` are restores that were begun: "prepared" has a member's new data that is not in use yet; `befores` are those
-    that have set the old data aside. `program`: whether etcdutl can have revisions move forward.
+    that have set the old data aside. `program`: whether etcdutl can have revisions move forward. `ca_cert_hashes` are
+    those of the CA that signs and, while CAs are rotated, of the one before.
     """
 
     @staticmethod
     def default() -> RestoreState:
         return RestoreState(
-            placed=[], aside=[], name="", peer_url="", version="", program="absent", ca_cert_hash=None, free_mib=0,
+            placed=[], aside=[], name="", peer_url="", version="", program="absent", ca_cert_hashes=[], free_mib=0,
             works={}, befores=[],
         )  # fmt: skip
 
@@ -56,9 +60,10 @@ class Restoration(FactBase[RestoreState]):
             "if ! command -v etcdutl >/dev/null; then echo program absent; "
             "elif etcdutl snapshot restore --help 2>&1 | grep -q -e --bump-revision; then echo program bumps; "
             "else echo program plain; fi; "
-            'k=$(openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt 2>/dev/null) && test -n "$k" '
+            f"for f in {CA} {ROTATION}/old/ca.crt; do "
+            'k=$(openssl x509 -pubkey -noout -in $f 2>/dev/null) && test -n "$k" '
             '&& h=$(echo "$k" | openssl pkey -pubin -outform der 2>/dev/null | sha256sum) '
-            '&& echo "ca_cert_hash sha256:${h%% *}"; '
+            '&& echo "ca_cert_hash sha256:${h%% *}"; done; '
             f"d={DATA}; test -d $d || d=/var/lib; echo free_mib $(df -Pm $d | awk 'NR == 2 {{print $4}}'); "
             f"for d in {WORK}*; do test -d $d && if test -d $d/data/member; "
             f"then echo prepared ${{d#{WORK}}}; else echo begun ${{d#{WORK}}}; fi; done; "
@@ -84,7 +89,7 @@ class Restoration(FactBase[RestoreState]):
             elif kind == "program":
                 found["program"] = "bumps" if value == "bumps" else "plain" if value == "plain" else "absent"
             elif kind == "ca_cert_hash":
-                found["ca_cert_hash"] = value
+                found["ca_cert_hashes"].append(value)
             elif kind == "name":
                 found["name"] = value
             elif kind == "peer_url":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from facts.restore import ASIDE, BEFORE, MANIFESTS, WORK, Restoration
@@ -18,6 +19,9 @@ def _(node: Node) -> str:
     lines.append(f"program {'bumps' if node.has('etcdutl') else 'absent'}")
     if CA in node.files:
         lines.append(f"ca_cert_hash sha256:{node.sha256(CA)}")
+    if node.state.get("authorities", {}).get("rotation"):
+        old = node.world.cluster["authorities"]["old"]["ca"]
+        lines.append(f"ca_cert_hash sha256:{hashlib.sha256(old.encode()).hexdigest()}")
     lines.append(f"free_mib {node.state.get('free_mib', 9000)}")
     for path in node.files:
         if found := re.fullmatch(rf"{WORK}([^/]+)", path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 from runs import GROUPS, Deployed, Run, Site, make_site
+from test_restore import make_backup
 
+from cluster.backup import read
 from cluster.certificates import CA, HAPROXY_CA, KINDS, KUBELET_CLIENT, PKI, ROTATED
 from cluster.rotation import AUTHORITIES, signed
 from facts.kubelet import CONFIG
@@ -107,6 +110,17 @@ def test_a_backup_is_taken_before_the_first_change(rotated: tuple[Site, Run, Run
     assert "sh -s -- asked" in run.changes[0]["command"]
 
 
+def test_a_backup_of_the_new_cas_is_taken_before_the_old_ones_are_forgotten(rotated: tuple[Site, Run, Run]) -> None:
+    site, _, run = rotated
+    _, last = run.like("sh -s -- asked", "change")
+    assert max(each["ended"] for each in run.like("crictl rmp -f", "change")) < last["began"]
+    assert last["ended"] < min(each["began"] for each in run.like("mv -T /etc/kubernetes/pki/rotation", "change"))
+    _, newest = sorted((site.directory / "secrets/test/backups").glob("2*"))
+    with site.state() as state:
+        new = state["cluster"]["authorities"]["new"]["ca"]
+    assert read(newest).ca_cert_hash == f"sha256:{hashlib.sha256(new.encode()).hexdigest()}"
+
+
 def test_no_two_nodes_are_worked_on_at_once_and_phases_do_not_mix(rotated: tuple[Site, Run, Run]) -> None:
     """That no node is two phases ahead of another the machines themselves refuse."""
     _, _, run = rotated
@@ -137,7 +151,7 @@ def test_the_second_time_nothing_changes(rotated: tuple[Site, Run, Run], tmp_pat
         assert made(site.run("-y", layer=layer)) == set()
 
 
-@pytest.mark.parametrize("cut", ["copy", "trust", "worker", "pods", "renewal", "kubelet", "drop", "end"])
+@pytest.mark.parametrize("cut", ["copy", "trust", "worker", "pods", "renewal", "kubelet", "drop", "backup", "end"])
 def test_one_that_was_cut_off_goes_on_where_the_nodes_are(site: Site, cut: str) -> None:
     host, command, flags = {
         "copy": ("cp2", r"/tar && tar -C", ()),
@@ -147,6 +161,7 @@ def test_one_that_was_cut_off_goes_on_where_the_nodes_are(site: Site, cut: str) 
         "renewal": ("cp3", r"renew\(\)", ()),
         "kubelet": ("w1", "CertificateSigningRequest", ()),
         "drop": ("cp2", "rmp -f", ("2",)),
+        "backup": ("cp1", "sh -s -- asked", ("2",)),
         "end": ("cp2", "mv -T /etc/kubernetes/pki/rotation", ()),
     }[cut]
     for through in flags:
@@ -165,7 +180,8 @@ def test_one_that_was_cut_off_goes_on_where_the_nodes_are(site: Site, cut: str) 
     is_rotated(site)
     with site.state() as state:
         assert state["cluster"]["authorities"]["new"] == new
-    assert not again.like("sh -s -- asked", "change")
+    (backup,) = again.like("sh -s -- asked", "change")
+    assert not [each for each in again.changes if "crictl rmp" in each["command"] and each["ended"] > backup["began"]]
     assert made(rotate(site)) == set()
 
 
@@ -177,8 +193,36 @@ def test_it_ends_after_the_phase_that_is_named(site: Site) -> None:
     again = rotate(site, "--data", "through=1")
     assert (again.code, made(again)) == (0, set()), again.words
     assert "phase 1 (both CAs are trusted): cp1, cp3, cp2, w1, w2, w3" in again.words
+    assert not again.like("sh -s -- asked", "change")
     assert rotate(site).code == 0
     is_rotated(site)
+
+
+def test_a_backup_from_before_is_restored_in_the_middle_and_the_rotation_goes_on(site: Site, tmp_path: Path) -> None:
+    assert rotate(site, "--data", "through=2").code == 0
+    with site.state() as state:
+        cas = state["cluster"]["authorities"]
+        for name in PLANES:
+            state["nodes"][name]["quorum_lost"] = True
+    old = make_backup(tmp_path / "old", ca_cert_hash=f"sha256:{hashlib.sha256(cas['old']['ca'].encode()).hexdigest()}")
+    run = site.run("-y", "--data", f"backup={old}", layer="etcd_restore")
+    assert run.code == 0, run.words
+    assert (
+        "A rotation of CAs is under way, of which the backup may know nothing. Then run deploys/rotate_ca" in run.words
+    )
+    with site.state() as state:
+        # As etcd has it from then.
+        state["cluster"]["told"], state["cluster"]["marks of CAs"] = [cas["old"]["ca"]], {}
+    dry = site.run("--dry", "--json", layer="rotate_ca")
+    again = site.run("-y", layer="rotate_ca")
+    assert again.code == 0, again.words
+    assert dry.differs(again) == []
+    is_rotated(site)
+    with site.state() as state:
+        assert len(state["cluster"]["marks of CAs"]) == 3
+    refused = site.run("-y", "--data", f"backup={old}", layer="etcd_restore")
+    assert (refused.code, refused.changes) == (1, [])
+    assert "holds another CA than the backup's" in refused.words
 
 
 def test_kubelets_that_serve_by_the_clusters_ca_get_certificates_of_the_new_one(site: Site) -> None:

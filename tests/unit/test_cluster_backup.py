@@ -57,7 +57,14 @@ def test_snapshot_that_was_cut_is_not_whole(tmp_path: Path, cut: int) -> None:
 
 def test_restore_of_one_minor_back_is_taken() -> None:
     manifest = Manifest(**SAID | {"files": {}, "etcd_version": "3.5.24", "kubernetes_version": "v1.36.9"})
-    assert unsuitable(manifest, "test", "v1.36.2", "3.6.8", {"cp1": "sha256:aa", "cp2": None}) == []
+    assert unsuitable(manifest, "test", "v1.36.2", "3.6.8", {"cp1": ["sha256:aa"], "cp2": []}) == []
+
+
+def test_backup_of_the_ca_before_is_taken_while_it_is_rotated_and_no_other() -> None:
+    manifest = Manifest(**SAID | {"files": {}})
+    known = {"cp1": ["sha256:bb", "sha256:aa"], "cp2": ["sha256:bb"]}
+    (found,) = unsuitable(manifest, "test", "v1.36.2", "3.6.8", known)
+    assert found.startswith("cp2: holds another CA than the backup's (sha256:aa)")
 
 
 @pytest.mark.parametrize(

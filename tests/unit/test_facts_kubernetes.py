@@ -11,6 +11,7 @@ from harness import Machine, answer, recorded
 from facts.etcd import Members
 from facts.kubeadm import ClusterConfig, JoinInfo, KubeadmNode, StoredConfiguration
 from facts.kubernetes import Manifest
+from facts.restore import Restoration
 
 CONTROL_PLANE = recorded("KubeadmNode.cluster-cp1")
 WORKER = recorded("KubeadmNode.cluster-w1")
@@ -21,8 +22,12 @@ MANIFEST = "/etc/kubernetes/addons/flannel.yaml"
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str]:
+    """A CA as `make_ca` makes it."""
+    return make_ca(tmp_path_factory.mktemp("ca"))
+
+
+def make_ca(directory: Path) -> tuple[bytes, str]:
     """A CA's certificate, and the hash of its public key by kubeadm's documented recipe."""
-    directory = tmp_path_factory.mktemp("ca")
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     subject = ["-subj", "/CN=kubernetes", "-keyout", directory / "ca.key", "-out", directory / "ca.crt"]
     subprocess.run([*request, *subject], check=True, capture_output=True)
@@ -107,6 +112,20 @@ def test_node_has_no_hash_of_a_ca_that_cannot_be_read(machine: Machine, text: st
     machine.program("openssl")
     machine.file("/etc/kubernetes/pki/ca.crt", text)
     assert machine.ask(KubeadmNode)["ca_cert_hash"] is None
+
+
+def test_restore_finds_the_ca_that_signs_and_the_one_before_while_it_is_rotated(
+    machine: Machine, ca: tuple[bytes, str], tmp_path: Path
+) -> None:
+    machine.program("openssl")
+    machine.path("/var/lib").mkdir(parents=True)
+    assert machine.ask(Restoration)["ca_cert_hashes"] == []
+    (tmp_path / "new").mkdir()
+    new, digest = make_ca(tmp_path / "new")
+    machine.file("/etc/kubernetes/pki/ca.crt", new + ca[0])
+    assert machine.ask(Restoration)["ca_cert_hashes"] == [digest]
+    machine.file("/etc/kubernetes/pki/rotation/old/ca.crt", ca[0])
+    assert machine.ask(Restoration)["ca_cert_hashes"] == [digest, ca[1]]
 
 
 @pytest.mark.parametrize(("code", "busy"), [(0, True), (1, False)])
