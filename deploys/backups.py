@@ -27,6 +27,7 @@ SHARED = (
     "ca.crt", "ca.key", "sa.pub", "sa.key", "front-proxy-ca.crt", "front-proxy-ca.key", "etcd/ca.crt", "etcd/ca.key",
 )  # fmt: skip
 PKI = "etc/kubernetes/pki/"
+END = "-----END CERTIFICATE-----\n"
 
 
 def script() -> str:
@@ -73,6 +74,9 @@ def authorities() -> dict[str, str]:
     with tarfile.open(_opened().pki) as tar:
         texts = {each.name: file.read().decode() for each in tar if (file := tar.extractfile(each))}
     wanted = [name for name in texts if not name.startswith(PKI) or name.removeprefix(PKI) in SHARED]
+    if f"{PKI}rotation/old/ca.crt" in texts:
+        # Of two CAs in a file the first signs; kube-controller-manager, as kubeadm makes it, takes one alone.
+        texts |= {name: "".join(texts[name].partition(END)[:2]) for name in wanted if name.endswith("ca.crt")}
     return {f"/{name}": texts[name] for name in wanted}
 
 

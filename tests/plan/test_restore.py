@@ -16,7 +16,10 @@ from runs import GROUPS, Deployed, Run, Site, make_site
 
 CONTROL_PLANES = list(GROUPS["control_plane"])
 CA = b"the cluster's CA\n"
+PROXY = b"-----BEGIN CERTIFICATE-----\nNEW\n-----END CERTIFICATE-----\n"
 PKI = {
+    # In the middle of a rotation of CAs.
+    "pki/front-proxy-ca.crt": PROXY + PROXY.replace(b"NEW", b"OLD"), "pki/rotation/old/ca.crt": b"an old CA\n",
     "pki/ca.crt": CA, "pki/ca.key": b"the CA's key\n", "pki/sa.key": b"a key\n", "pki/etcd/ca.key": b"a key\n",
     "pki/apiserver.crt": b"cp1's own\n", "encryption.yaml": b"keys\n",
 }  # fmt: skip
@@ -233,7 +236,8 @@ def test_first_control_plane_is_made_anew_with_the_backups_pki_and_others_join_i
         "text": "the CA's key\n", "mode": "600", "owner": "root:root", "changed": 0,
     }  # fmt: skip
     assert files["/etc/kubernetes/encryption.yaml"]["mode"] == "600"
-    assert "/etc/kubernetes/pki/apiserver.crt" not in files
+    assert files["/etc/kubernetes/pki/front-proxy-ca.crt"]["text"] == PROXY.decode()
+    assert "/etc/kubernetes/pki/apiserver.crt" not in files and "/etc/kubernetes/pki/rotation/old/ca.crt" not in files
     assert "cp1=https://10.0.0.21:2380" in files["/var/lib/etcd/member"]["text"]
     assert (others, nodes) == ({"cp1"}, {"cp1"})
     put_back = max(each["ended"] for each in run.changes if "Put back" in each["operation"])
