@@ -313,7 +313,7 @@ def kubelet(question: Question, within: int) -> Generator[StringCommand, None, N
     if not certificates.kubelet_ends(state, within):
         host.noop("the kubelet's certificate has time left")
         return
-    will("renew the kubelet's client certificate", effect="restarts kubelet")
+    will("renew the kubelet's serving certificate", effect="restarts kubelet")
     yield StringCommand(kubelet_script())
 
 

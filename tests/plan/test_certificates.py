@@ -266,6 +266,9 @@ def test_a_kubelets_own_certificate_is_renewed_on_any_node(site: Site) -> None:
     ending(site, 20.5, ["w2"], [KUBELET])
     plan, run = site.run("--dry", "--json", layer="renew_certificates"), site.run("-y", layer="renew_certificates")
     assert planned(plan) == changes(run) == {("w2", "Renew the kubelet's own certificate")}
+    assert plan.plan
+    announced = [each.line() for changes in plan.plan.rows().values() for each in changes]
+    assert announced == ["renew the kubelet's serving certificate: restarts kubelet"]
     assert plan.differs(run) == []
     assert changes(site.run("-y", layer="renew_certificates")) == set()
 
