@@ -124,7 +124,7 @@ def _(node: Node) -> None:
     node.unit("kubelet.service")["active"] = False
 
 
-@command(r"printf '%s\\n' (?P<ids>.*) \| timeout 300 xargs .* crictl stopp .* && sync")
+@command(r"printf '%s\\n' (?P<ids>.*) \| timeout \d+ xargs .* crictl stopp .* && sync")
 def _(node: Node, ids: str) -> None:
     if node.active("kubelet.service"):
         raise Refused("the kubelet begins again what is ended")

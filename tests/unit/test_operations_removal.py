@@ -303,6 +303,18 @@ def test_pods_are_chosen_by_what_they_are(which: power.Which, ids: list[str]) ->
     assert power.chosen(PODS_HERE, which, "cp1") == ids
 
 
+@pytest.mark.parametrize(("pods", "seconds"), [(1, 30), (8, 30), (9, 60), (110, 420)])
+def test_pods_have_twice_the_time_that_they_may_need_to_end(machine: Machine, pods: int, seconds: int) -> None:
+    machine.program("timeout", f'echo "$1" > {machine.root}/limit; shift; exec "$@"')
+    machine.program("crictl", f'echo "$*" >> {machine.root}/asked; test "$1" != ps || printf "c1\\nc2\\n"')
+    done = machine.sh(power.stop_script([f"p{number}" for number in range(pods)]))
+    assert done.returncode == 0, done.stderr
+    assert int(machine.path("/limit").read_text()) >= 2 * seconds
+    asked = machine.path("/asked").read_text().splitlines()
+    assert sorted(each for each in asked if each.startswith("stopp")) == sorted(f"stopp p{n}" for n in range(pods))
+    assert asked.count("stop --timeout 30 c1") == asked.count("stop --timeout 30 c2") == pods
+
+
 def test_a_runtime_that_runs_and_does_not_answer_stops_the_run(hosts: Make) -> None:
     answers = {"crictl pods": ["kubelet"], "systemctl show": ["LoadState=loaded", "ActiveState=active"]}
     with pytest.raises(OperationError, match=r"^cp1: the container runtime does not answer"):
