@@ -1,9 +1,9 @@
 """Kubeconfigs on the control machine: the administrator's, or that of a user with groups and an end.
 
-Hosts: the first control plane. Changes: secrets/ on the control machine, 0600. With `--data user=NAME`, and if you like
-`--data groups=a,b --data days=N`, the cluster signs a certificate for that user. With `--data merge=~/.kube/config` its
-context is in that file too. Undo: remove the file; a certificate cannot be taken back, so take away what its groups may
-do (docs/certificates.md).
+Hosts: the first control plane of the run. Changes: secrets/ on the control machine, 0600. With `--data user=NAME`, and
+if you like `--data groups=a,b --data days=N`, the cluster signs a certificate for that user. With
+`--data merge=~/.kube/config` its context is in that file too. Undo: remove the file; a certificate cannot be taken
+back, so take away what its groups may do (docs/certificates.md).
 """
 
 from pathlib import Path
@@ -17,11 +17,13 @@ from operations import pki, user
 
 @deploy("Kubeconfig")
 def kubeconfig() -> None:
-    settings, topology = plan.settings(), plan.topology()
+    settings = plan.settings()
+    at = plan.in_run(plan.topology().control_planes)
+    plan.refuse([] if at else ["no control plane is in this run, and a kubeconfig comes from one. Widen --limit."])
     directory = Path(settings.secrets_dir) / settings.cluster_name
     wanted = asked()
     dest = str(directory / "users" / f"{wanted.name}.conf" if wanted else directory / "admin.conf")
-    if plan.me() == topology.first_control_plane:
+    if plan.me() == at[0]:
         if wanted:
             kept = user.kubeconfig(
                 name=f"Keep a kubeconfig of {wanted.name}",

@@ -291,6 +291,20 @@ def test_the_administrators_kubeconfig_is_kept_and_its_end_is_said(site: Site) -
     assert re.search(rf"{administrators(site)}: CN=admin.conf, until \d{{4}}-\d\d-\d\d", run.words)
 
 
+def test_a_kubeconfig_comes_from_the_first_control_plane_of_the_run(site: Site) -> None:
+    administrators(site).unlink()
+    with site.state() as state:
+        state["nodes"]["cp1"]["dead"] = True
+        text = kubeconfig_of(state["nodes"]["cp3"]["certificates"]["files"][ADMIN]["pem"])
+        state["nodes"]["cp3"]["files"][ADMIN]["text"] = text
+    run = site.run("-y", "--exclude", "cp1", layer="kubeconfig")
+    assert run.code == 0, run.words
+    assert administrators(site).read_text() == text
+    run = site.run("-y", "--limit", "worker", layer="kubeconfig")
+    assert run.code == 1
+    assert "no control plane is in this run, and a kubeconfig comes from one. Widen --limit." in run.words
+
+
 def test_the_copy_on_this_machine_is_looked_at_too(site: Site) -> None:
     path = administrators(site)
     path.write_text(kubeconfig_of(made("kubernetes-admin", "kubernetes", 20.5, int(time.time()))))
