@@ -47,6 +47,22 @@ _IS_SECRET = re.compile(r"\bkind\W{1,6}Secret\b")
 _OBJECT = re.compile(r"(?P<name>\\?\"(?:data|stringData)\\?\":\s*)\{[^{}]*\}")
 _BLOCK = re.compile(r"(?m)^(?P<indent>\s*)(?P<name>data|stringData):[^\S\n]*\n(?:(?P=indent)[^\S\n]+[^\n]*(?:\n|\Z))+")
 
+# Variables of the environment, whatever their names. In JSON it is any `value`, also where it is inside a string; in
+# YAML's flow style likewise; Go's own words are how the kubelet logs a container that does not start.
+_JSON_VALUE = re.compile(
+    r"""(?P<head>\bvalue(?P<quote>\\*")\s*:\s*)"""
+    r"""(?:"(?:\\.|[^"\\\n])*"|\\+"[^\n]*?(?<!\\)(?P=quote)|\\*"[^\n]*|[^\s{\[,}"\\][^,}\n]*)"""
+)
+_FLOW_VALUE = re.compile(
+    r"""(?P<head>[{,]\s*'?value'?:[^\S\n]+)(?:"(?:\\.|[^"\\\n])*"|'(?:''|[^'\n])*'|["'][^\n]*|[^"'\s,}][^,}\n]*)"""
+)
+_GO_VALUE = re.compile(r"(?P<head>\bEnvVar\{Name:[^,{}\n]*,Value:)[^\n]*?(?=,ValueFrom:|\n|\Z)")
+# YAML's block style, line by line. In a string lines end otherwise, and its quotes are a beginning and an end.
+_SOME = re.compile(r"""(?:env|extraEnvs)["']?\s*:""")
+_VARIABLES = re.compile(r"""[\s\\]*(?:-\s+)*(?P<key>["']?(?:env|extraEnvs)["']?)\s*:\s*(?:#.*)?""")
+_VARIABLE = re.compile(r"""[-#\s\\]*(?P<key>["']?value["']?)\s*:""")
+_LINES, _LINES_OF_STRINGS = re.compile(r"(\n)"), re.compile(r"""(?<!\\)(\\+n|")""")
+
 
 def _packed(found: re.Match[str]) -> str:
     """Certificates stay; a key, or what cannot be told, does not."""
@@ -72,14 +88,41 @@ def _without_rests(text: str) -> str:
     return "".join(parts)
 
 
+def _without_variables(text: str, between: re.Pattern[str]) -> str:
+    """Without values below `env` and `extraEnvs` of YAML, whose lines are told by what is between them."""
+    parts = between.split(text)  # lines, and what is between them
+    below = value = None  # columns of keys
+    for at in range(0, len(parts), 2):
+        line, words = parts[at], parts[at].lstrip(" \\")
+        column = len(line) - len(words)
+        if parts[at - 1] == '"':
+            below = value = None
+        if value is not None and (not words.strip() or column > value):
+            parts[at] = ""
+            continue
+        value = None
+        if below is not None and words.strip() and not words.startswith("#"):
+            below = below if column > below or (column == below and words.startswith("-")) else None
+        if found := _VARIABLES.fullmatch(line):
+            below = found.start("key")
+        elif below is not None and (found := _VARIABLE.match(line)):
+            value, parts[at] = found.start("key"), f"{found[0]} {REMOVED}"
+    return "".join(parts)
+
+
 def redact(text: str) -> str:
-    """The text without secrets: private keys, tokens, passwords, Secrets' data, units' environment."""
+    """The text without secrets: private keys, tokens, passwords, Secrets' data, variables of the environment."""
     text = _without_rests(_KEYS.sub(REMOVED, text))
     text = _PACKED.sub(_packed, text)
     if _IS_SECRET.search(text):
         text = _OBJECT.sub(rf"\g<name>{REMOVED}", text)
         text = _BLOCK.sub(rf"\g<indent>\g<name>: {REMOVED}\n", text)
     text = _ENVIRONMENT.sub(rf"\g<name>{REMOVED}", text)
+    for between in (_LINES, _LINES_OF_STRINGS) if _SOME.search(text) else ():
+        text = _without_variables(text, between)
+    text = _JSON_VALUE.sub(rf"\g<head>\g<quote>{REMOVED}\g<quote>", text)
+    text = _FLOW_VALUE.sub(rf"\g<head>{REMOVED}", text)
+    text = _GO_VALUE.sub(rf"\g<head>{REMOVED}", text)
     text = _CERTIFICATE_KEY.sub(rf"\g<name>{REMOVED}", text)
     text = _SAID.sub(rf"\g<name>{REMOVED}", text)
     text = _WORDS.sub(rf"\g<name>{REMOVED}", text)

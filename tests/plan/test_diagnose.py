@@ -32,6 +32,12 @@ PLANTED = {
     'Environment="HTTP_PROXY=http://u:hush@proxy" \\\n  "MORE=whisper"': "whisper",
     "kind: EncryptionConfiguration\nkeys:\n- name: key1\n  secret: c2VjcmV0IGlzIHNlY3VyZQ==": "c2VjcmV0IGlz",
     "https://user:letmein@proxy.example.org:3128": "letmein",
+    "    env:\n    - name: DB_URL\n      value: hunter2\n    image: x": "hunter2",
+    "apiServer:\n  extraEnvs:\n  - value: |-\n      correct horse\n      battery\n    name: DB_PASSWORD": "battery",
+    '{"env":[{"name":"DB_PASSWORD","value":"trustno1"}]}': "trustno1",
+    '{"last-applied":"{\\"extraEnvs\\":[{\\"value\\":\\"ilovelinux\\",\\"name\\":\\"A\\"}]}"}': "ilovelinux",
+    '{"ClusterConfiguration":"apiServer:\\n  extraEnvs:\\n  - name: A\\n    value: 0xdeadbeef\\n"}': "0xdeadbeef",
+    "container &Container{Env:[]EnvVar{EnvVar{Name:A,Value:tr0ub4dor,ValueFrom:nil,},},} start failed": "tr0ub4dor",
     "eyJhbGciOiJSUzI1NiIsImtpZCI6.eyJpc3MiOiJrdWJlcm5ldGVz.c2lnbmF0dXJl": "eyJpc3MiOiJrdWJlcm5ldGVz",
 }
 
