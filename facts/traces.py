@@ -17,6 +17,9 @@ CHAINS = r"(KUBE-|CNI-|FLANNEL-|POD-NETWORK|cali-|(OLD_)?CILIUM_)"
 RULES = rf"^:{CHAINS}|-[Ajg] {CHAINS}|--comment \"(flanneld |cali:)"
 # What Cilium keeps of its programs and maps of eBPF (pkg/defaults and pkg/bpf of its source).
 PINS = "/sys/fs/bpf/cilium /sys/fs/bpf/tc/globals/cilium_*"
+# What containerd knows of namespaces, containers and images
+# (https://github.com/containerd/containerd/blob/main/docs/ops.md#bolt-metadata).
+METADATA = "/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db"
 # kube-proxy's own tables, in mode nftables.
 TABLES = "^table (ip|ip6|inet) kube-proxy"
 
@@ -96,15 +99,31 @@ class Remains(FactBase[RemainsState]):
         return found
 
 
-class Others(FactBase[list[str]]):
-    """Namespaces of containerd that are not Kubernetes', such as "moby" of Docker; none where it does not answer."""
+class Others(FactBase[list[str] | None]):
+    """Namespaces of containerd in which others have something, such as "moby" of Docker; None where containerd does not
+    answer and has data, so that nobody knows.
+
+    ::
+
+        ["default", "moby"]
+
+    `default`, which is ctr's and nerdctl's own, counts by its containers: the first `ctr` makes it.
+    """
 
     @staticmethod
     def default() -> list[str]:
         return []
 
     def command(self) -> str:
-        return "timeout 20 ctr namespaces ls -q 2>/dev/null | grep -vx -e k8s.io -e default -e ''; true"
+        return (
+            "if n=$(timeout 20 ctr namespaces ls -q 2>/dev/null) && "
+            "c=$(timeout 20 ctr -n default containers ls -q 2>/dev/null); then "
+            'test -z "$c" || echo namespace default; '
+            "echo \"$n\" | grep -vx -e k8s.io -e default -e '' | sed 's/^/namespace /'; "
+            f"elif test -e {METADATA}; then echo unknown; fi; true"
+        )
 
-    def process(self, output: list[str]) -> list[str]:
-        return [line.strip() for line in output]
+    def process(self, output: list[str]) -> list[str] | None:
+        if output == ["unknown"]:
+            return None
+        return [line.split()[1] for line in output]

@@ -31,18 +31,20 @@ FILTERS = (
 
 
 @operation()
-def stopped(unit: str) -> Generator[StringCommand, None, None]:
+def stopped(unit: str, file: str = "") -> Generator[StringCommand, None, None]:
     """
     Stop a unit, and have it stay stopped when the host boots.
 
     + unit: the unit, which may not be there
+    + file: a file that is gone as soon as it has stopped
     """
     state = host.get_fact(Unit, unit=unit)
     if state["load"] != "loaded" or (state["active"] in ("inactive", "failed") and state["enabled"] != "enabled"):
         host.noop(f"{unit} does not run, now or at boot")
         return
     will(f"stop {unit}, now and at boot")
-    yield StringCommand(f"timeout 120 systemctl disable --now {shlex.quote(unit)}")
+    also = f" && rm -f {shlex.quote(file)}" if file else ""
+    yield StringCommand(f"timeout 120 systemctl disable --now {shlex.quote(unit)}{also}")
 
 
 @operation()

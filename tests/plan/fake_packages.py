@@ -171,7 +171,7 @@ def _(node: Node, unit: str) -> None:
         fake_network.run_script(node, node.files[bridge.SCRIPT])
 
 
-@command(r"timeout 120 systemctl disable --now (?P<unit>\S+)")
+@command(r"timeout 120 systemctl disable --now (?P<unit>\S+)( && rm -f \S+)?")
 def _(node: Node, unit: str) -> None:
     node.unit(unit).update(active=False, enabled=False)
 

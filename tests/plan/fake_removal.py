@@ -59,7 +59,7 @@ def _(node: Node, subnet: str) -> str:
 
 @fact(Others)
 def _(node: Node) -> str:
-    return ""
+    return str(node.state.get("others", ""))
 
 
 @command(r"timeout \d+ kubeadm reset -f .*")

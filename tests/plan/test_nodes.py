@@ -266,6 +266,29 @@ def test_reset_leaves_nothing_on_any_host_and_finds_nothing_the_second_time(clus
     both(cluster, layer="cluster")
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("namespace default", "containerd has containers of others here (default), so it, its data and its"),
+        ("unknown", "containerd does not answer here, and its data may be others' too, so it, its data and its"),
+    ],
+)
+def test_a_containerd_that_others_use_or_may_use_stays_with_its_package(cluster: Site, said: str, words: str) -> None:
+    with cluster.state() as state:
+        for node in state["nodes"].values():
+            node["others"] = said
+    flags = ("--data", "reset=test", "--data", "packages=true")
+    _, run = both(cluster, *flags, layer="reset")
+    assert f"[w1]  {words}" in run.words
+    with cluster.state() as state:
+        node = state["nodes"]["w1"]
+        assert node["units"]["containerd.service"]["active"]
+        assert "/etc/containerd/config.toml" in node["files"]
+        assert "containerd" in node["packages"] and not node["packages"]["containerd"]["held"]
+        assert "nginx" not in {name for each in state["nodes"].values() for name in each["packages"]}
+    again(cluster, *flags, layer="reset")
+
+
 def test_packages_go_when_that_is_asked(cluster: Site) -> None:
     both(cluster, "--data", "reset=test", "--data", "packages=true", layer="reset")
     with cluster.state() as state:

@@ -16,7 +16,7 @@ from cluster.settings import load
 from cluster.topology import Node
 from facts.pods import NodePods
 from facts.running import Running
-from facts.traces import RULES, Others, Remains, Traces
+from facts.traces import METADATA, RULES, Others, Remains, Traces
 from operations import cleanup, power, removal
 
 Make = Callable[..., Hosts]
@@ -272,11 +272,41 @@ def test_maps_of_cilium_stay_when_a_program_that_needs_them_does(machine: Machin
     assert machine.path("/sys/fs/bpf/cilium").exists()
 
 
-def test_containers_of_others_are_known(machine: Machine) -> None:
-    machine.program("ctr", "printf 'default\\nk8s.io\\nmoby\\n'")
-    assert machine.ask(Others) == ["moby"]
-    machine.program("ctr", "exit 1")
+NAMESPACES = "printf 'default\\nk8s.io\\nmoby\\n'"
+
+
+@pytest.mark.parametrize(
+    ("containers", "found"), [("", ["moby"]), ("printf 'web\\ndb\\n'", ["default", "moby"])], ids=["empty", "used"]
+)
+def test_containers_of_others_are_known(machine: Machine, containers: str, found: list[str]) -> None:
+    machine.program(
+        "ctr",
+        f'case "$*" in "namespaces ls -q") {NAMESPACES};; "-n default containers ls -q") {containers or ":"};; esac',
+    )
+    assert machine.ask(Others) == found
+
+
+def test_namespaces_of_kubernetes_and_an_empty_default_are_nobody_elses(machine: Machine) -> None:
+    machine.program("ctr", 'test "$1" != namespaces || printf "default\\nk8s.io\\n"')
     assert machine.ask(Others) == []
+
+
+@pytest.mark.parametrize("program", ["exit 1", "test $1 = namespaces", None])
+def test_whose_the_data_of_a_containerd_is_that_does_not_answer_is_not_known(
+    machine: Machine, program: str | None
+) -> None:
+    if program:
+        machine.program("ctr", program)
+    machine.path("/var/lib/containerd").mkdir(parents=True)
+    assert machine.ask(Others) == []
+    machine.file(METADATA)
+    assert machine.ask(Others) is None
+
+
+def test_what_containerd_knows_goes_as_soon_as_it_has_stopped(hosts: Make) -> None:
+    answers = {"systemctl show": ["LoadState=loaded", "ActiveState=active", "UnitFileState=enabled"]}
+    (command,) = hosts({"h": answers}).execute(cleanup.stopped, unit="containerd.service", file=METADATA)
+    assert command.text == f"timeout 120 systemctl disable --now containerd.service && rm -f {METADATA}"
 
 
 def test_a_block_is_cut_out_of_a_file_and_the_rest_stays(hosts: Make) -> None:
