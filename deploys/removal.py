@@ -13,8 +13,9 @@ from pyinfra import host, inventory, logger
 from cluster import draining, removal
 from cluster.topology import Node
 from deploys import plan
+from deploys.ask import ask
 from facts.etcd import Members, MembersState
-from facts.kubeadm import ClusterConfig, MemberNode
+from facts.kubeadm import ClusterConfig, KubeadmNode, MemberNode
 from facts.pods import NodePods
 from operations import remote
 from operations.kubeadm import find_seed, peer
@@ -40,7 +41,7 @@ def in_run(node: Node) -> bool:
 
 
 def gone() -> bool:
-    """Whether `--data gone=true` says that the machines are no more."""
+    """Whether `--data gone=true` says that machines are no more: those that go, or of a reset those beyond the run."""
     return plan.option("gone") is True
 
 
@@ -103,16 +104,33 @@ def _cluster(seed: Node, nodes: dict[str, Node], known: dict[str, MemberNode], m
 
 @once
 def still_member() -> list[str]:
-    """Hosts of this run that are nodes for a control plane which is not of this run, in words."""
-    for keeper in remote.reached(node for node in plan.topology().control_planes if not in_run(node)):
+    """Hosts of this run that are nodes for a control plane which is not of this run, or may be, in words."""
+    silent = [node for node in plan.topology().control_planes if not in_run(node)]
+    for keeper in remote.reached(tuple(silent)):
         state = inventory.get_host(keeper.name).get_fact(ClusterConfig)
+        names = [node.name for node in plan.topology().nodes if in_run(node) and node.name in state["nodes"]]
+        if names:
+            return [
+                f"{', '.join(names)}: a node of the cluster that {keeper.name} keeps. Take it out with "
+                f"`deploys/remove_node.py --data remove={','.join(names)}`, which drains it, sees to etcd's quorum "
+                "and cleans the host too."
+            ]
         if state["state"] == "initialised":
-            names = [node.name for node in plan.topology().nodes if in_run(node) and node.name in state["nodes"]]
-            if names:
-                return [
-                    f"{', '.join(names)}: a node of the cluster that {keeper.name} keeps. Take it out with "
-                    f"`deploys/remove_node.py --data remove={','.join(names)}`, which drains it, sees to etcd's quorum "
-                    "and cleans the host too."
-                ]
-            break
-    return []
+            return []
+        if state["state"] != "unreachable":
+            silent.remove(keeper)
+    return [] if gone() or not silent else _may_be_member(", ".join(node.name for node in silent))
+
+
+def _may_be_member(silent: str) -> list[str]:
+    """Hosts of this run that have been nodes, while control planes beyond it do not say whether they still are."""
+    topology = plan.topology()
+    local = ask(KubeadmNode, plan.in_run((*topology.control_planes, *topology.workers)))
+    names = [name for name, each in local.items() if each["state"] != "none"]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: may still be a node of a cluster that lives, and may lose its etcd's quorum. Beyond this "
+        f"run, {silent} cannot be asked: no SSH, or no API server there. Bring it back and run again; reset all "
+        "hosts together; or, if its machine, or the cluster on it, is gone for good, say so with `--data gone=true`."
+    ]

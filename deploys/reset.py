@@ -37,4 +37,4 @@ def confirmed() -> list[str]:
     return []
 
 
-plan.run(__name__, reset, options=("reset", "packages"))
+plan.run(__name__, reset, options=("reset", "packages", "gone"))

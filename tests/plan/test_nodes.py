@@ -253,6 +253,41 @@ def test_reset_does_not_take_a_node_from_a_living_cluster(cluster: Site) -> None
     assert run.changes == []
 
 
+@pytest.mark.parametrize("machines", [True, False], ids=["machines", "API servers"])
+def test_reset_takes_no_member_from_a_cluster_that_does_not_answer_unless_it_is_said_to_be_gone(
+    cluster: Site, machines: bool
+) -> None:
+    with cluster.state() as state:
+        for name in ("cp1", "cp3"):
+            state["nodes"][name] |= {"dead": True} if machines else {"pods": {}}
+    flags = ("--data", "reset=test", "--limit", "cp2")
+    run = cluster.run("-y", *flags, layer="reset")
+    assert run.code == 1
+    assert "cp2: may still be a node of a cluster" in run.words
+    assert "Beyond this run, cp1, cp3 cannot be asked: no SSH, or no API server there. Bring it back" in run.words
+    assert run.changes == []
+    both(cluster, *flags, "--data", "gone=true", layer="reset")
+    # A host that has nothing of a cluster may be cleaned at any time.
+    again(cluster, *flags, layer="reset")
+
+
+def test_gone_does_not_make_a_living_cluster_gone(cluster: Site) -> None:
+    with cluster.state() as state:
+        state["nodes"]["cp1"]["dead"] = True
+    run = cluster.run("-y", "--data", "reset=test", "--data", "gone=true", "--limit", "cp2", layer="reset")
+    assert run.code == 1
+    assert "cp2: a node of the cluster that cp3 keeps" in run.words
+    assert run.changes == []
+
+
+def test_all_hosts_of_a_cluster_that_is_dead_are_reset(cluster: Site) -> None:
+    with cluster.state() as state:
+        for node in state["nodes"].values():
+            node["pods"] = {}
+    both(cluster, "--data", "reset=test", layer="reset")
+    again(cluster, "--data", "reset=test", layer="reset")
+
+
 def test_reset_leaves_nothing_on_any_host_and_finds_nothing_the_second_time(cluster: Site) -> None:
     both(cluster, "--data", "reset=test", layer="reset")
     with cluster.state() as state:
