@@ -10,9 +10,13 @@ from pyinfra.api import FactBase
 
 from facts.kubeadm import OWN
 
+# Set on a Node for as long as its pods are made to leave it: whether others could be scheduled to it before.
+MARK = "pyinfra-kubeadm/draining"
+
 
 class NodePodsState(TypedDict):
     cordoned: bool
+    mark: str | None
     pods: list[dict[str, Any]]
     budgets: list[dict[str, Any]]
 
@@ -22,8 +26,10 @@ class NodePods(FactBase[NodePodsState | None]):
 
     ::
 
-        {"cordoned": False, "pods": [{"metadata": {...}, "status": {...}}], "budgets": [{"metadata": {...}, ...}]}
+        {"cordoned": False, "mark": None, "pods": [{"metadata": {...}, "status": {...}}],
+         "budgets": [{"metadata": {...}, ...}]}
 
+    `mark` is what a drain that was cut off has noted: how the node was before it, "schedulable" or "cordoned".
     The host is given up when its API does not answer: that is not known as no Node.
     """
 
@@ -33,7 +39,7 @@ class NodePods(FactBase[NodePodsState | None]):
 
     def command(self, node: str) -> str:
         quoted = shlex.quote(node)
-        row = "jsonpath={.metadata.name} {.spec.unschedulable}"
+        row = f"jsonpath={{.metadata.name}} {{.spec.unschedulable}} {{.metadata.annotations.{MARK}}}"
         return (
             # More than once: etcd may be choosing a leader.
             f"{OWN}n=0; until c=$($k get node {quoted} --ignore-not-found -o '{row}'); do "
@@ -43,8 +49,10 @@ class NodePods(FactBase[NodePodsState | None]):
         )
 
     def process(self, output: list[str]) -> NodePodsState:
+        _, cordoned, mark, *_ = (*output[0].split(" "), "", "")
         return NodePodsState(
-            cordoned=output[0].split()[1:] == ["true"],
+            cordoned=cordoned == "true",
+            mark=mark or None,
             pods=json.loads(output[1])["items"],
             budgets=json.loads(output[2])["items"],
         )

@@ -10,7 +10,7 @@ from pyinfra.api import OperationError
 
 from cluster.draining import holding, to_evict
 from cluster.topology import Node
-from facts.pods import NodePods
+from facts.pods import MARK, NodePods
 from operations import remote
 from operations.kubeadm import KUBECTL, own_api
 
@@ -23,6 +23,12 @@ def drain_script(seed: Node, node: str, seconds: int) -> str:
         f"{KUBECTL} --server=https://{own_api(seed)} drain {node} --ignore-daemonsets --delete-emptydir-data "
         f"--timeout={seconds}s"
     )
+
+
+def mark(seed: Node, node: str, before: str | None) -> str:
+    """Shell that notes on a Node how it was `before`; None takes the note off."""
+    note = f"{MARK}={before}" if before else f"{MARK}-"
+    return f"{KUBECTL} --server=https://{own_api(seed)} annotate --overwrite node {node} {note} >/dev/null"
 
 
 def words(pods: list[dict[str, Any]], budgets: list[dict[str, Any]]) -> str:

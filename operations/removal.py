@@ -11,8 +11,9 @@ from cluster.draining import to_evict
 from cluster.topology import Node
 from facts.etcd import Members
 from facts.pods import NodePods
+from operations import remote
 from operations.change import will
-from operations.drain import TELL, drain_script, evict
+from operations.drain import TELL, drain_script, evict, mark
 from operations.kubeadm import delete_node, drop_member, peer
 
 
@@ -30,8 +31,15 @@ def drain(seed: Node, node: Node, seconds: int) -> Generator[StringCommand, None
         host.noop(f"{node.name} is no node of the cluster")
         return
     will(f"evict {len(to_evict(state['pods']))} pods from {node.name}, within {seconds} s")
+    # A drain that was killed has cordoned the node; it tells how that was before, unless somebody has uncordoned it.
+    before = (state["mark"] or "cordoned") if state["cordoned"] else "schedulable"
     if host.state.is_executing:
-        evict(seed, node, seconds, state["cordoned"], "it was not removed")
+        remote.on(seed.name, mark(seed, node.name, before), why=f"marking {node.name}")
+        try:
+            evict(seed, node, seconds, before == "cordoned", "it was not removed")
+        except OperationError:
+            remote.on(seed.name, mark(seed, node.name, None), why=f"taking the mark off {node.name}")
+            raise
     yield StringCommand(drain_script(seed, node.name, TELL))
 
 

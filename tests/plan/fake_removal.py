@@ -9,7 +9,7 @@ import shlex
 from cluster.networks import CNI_FILES
 from cluster.pieces import NODE_DIRECTORY
 from facts.leftovers import Leftovers
-from facts.pods import NodePods
+from facts.pods import MARK, NodePods
 from facts.running import Running
 from facts.traces import Others, Remains, Traces
 from operations import kubeadm as kubeadm_operations
@@ -32,7 +32,8 @@ def _(node: Node, name: str) -> str:
         return ""
     pods = [each for each in cluster["pods"] if each["spec"]["nodeName"] == name]
     cordoned = "true" if name in cluster["cordoned"] else ""
-    return f"{name} {cordoned}\n{json.dumps({'items': pods})}\n{json.dumps({'items': cluster['budgets']})}"
+    mark = cluster.get("drains", {}).get(name, "")
+    return f"{name} {cordoned} {mark}\n{json.dumps({'items': pods})}\n{json.dumps({'items': cluster['budgets']})}"
 
 
 @fact(Running)
@@ -95,6 +96,18 @@ def _(node: Node, name: str) -> str:
         return f"error: unable to drain node {name!r}: global timeout reached\n1"
     cluster["pods"] = [each for each in cluster["pods"] if each["spec"]["nodeName"] != name]
     return f"node/{name} drained\n0"
+
+
+@command(
+    rf"{kubeadm_operations.KUBECTL} --server=https://\S+ annotate --overwrite node (?P<name>\S+) "
+    rf"{MARK}(?P<mark>\S+) >/dev/null"
+)
+def _(node: Node, name: str, mark: str) -> None:
+    node.api()
+    drains = node.world.cluster.setdefault("drains", {})
+    drains.pop(name, None)
+    if mark != "-":
+        drains[name] = mark.removeprefix("=")
 
 
 @command(rf"{kubeadm_operations.KUBECTL} --server=https://\S+ uncordon (?P<name>\S+)")

@@ -238,6 +238,17 @@ def test_a_node_whose_pods_do_not_leave_in_time_takes_pods_again_and_stays(clust
         assert state["cluster"]["cordoned"] == []
 
 
+def test_a_node_whose_drain_was_killed_takes_pods_again_when_the_next_is_out_of_time(cluster: Site) -> None:
+    with cluster.state() as state:
+        state["cluster"] |= {"pods": [pod("web-1", "w1")], "budgets": [budget(1, 2, 0)]}
+        state["cluster"] |= {"cordoned": ["w1"], "drains": {"w1": "schedulable"}}
+    run = remove(cluster, "-y", "--data", "drain_timeout=1", names="w1")
+    assert run.code == 1
+    assert "It takes pods again" in run.words
+    with cluster.state() as state:
+        assert (state["cluster"]["cordoned"], state["cluster"]["drains"]) == ([], {})
+
+
 def test_reset_wants_the_clusters_name(cluster: Site) -> None:
     for data, words in {"": "add `--data reset=test`", "reset=prod": "reset: says prod, and the cluster"}.items():
         run = cluster.run("-y", *(("--data", data) if data else ()), layer="reset")

@@ -14,7 +14,7 @@ from pyinfra.api import OperationError
 
 from cluster.settings import load
 from cluster.topology import Node
-from facts.pods import NodePods
+from facts.pods import MARK, NodePods
 from facts.running import Running
 from facts.traces import METADATA, RULES, Others, Remains, Traces
 from operations import cleanup, power, removal
@@ -25,8 +25,8 @@ SETTINGS = load({"vip": "10.0.0.100", "load_balancing": "control-planes"})
 PODS = "get pods -A --field-selector"
 
 
-def node_pods(*pods: dict[str, Any], cordoned: bool = False) -> list[str]:
-    return ["w1 true" if cordoned else "w1 ", json.dumps({"items": pods}), json.dumps({"items": []})]
+def node_pods(*pods: dict[str, Any], cordoned: bool = False, mark: str = "") -> list[str]:
+    return [f"w1 {'true' if cordoned else ''} {mark}", json.dumps({"items": pods}), json.dumps({"items": []})]
 
 
 POD = {
@@ -54,22 +54,43 @@ def test_what_is_no_node_is_not_drained(hosts: Make) -> None:
 
 
 def test_a_drain_that_is_done_at_once_is_done(hosts: Make) -> None:
-    _, commands = drain(hosts, {"drain w1": ["node/w1 drained", "0"], PODS: node_pods(POD)})
+    _, commands = drain(hosts, {"drain w1": ["node/w1 drained", "0"], "annotate": [], PODS: node_pods(POD)})
     assert len(commands) == 1
 
 
 @pytest.mark.parametrize(("cordoned", "words"), [(False, "It takes pods again"), (True, "It is cordoned, as it was")])
 def test_a_drain_out_of_time_names_pods_and_gives_the_node_back(hosts: Make, cordoned: bool, words: str) -> None:
-    answers = {"drain w1": ["error", "1"], "uncordon": [], PODS: node_pods(POD, cordoned=cordoned)}
+    answers = {"drain w1": ["error", "1"], "uncordon": [], "annotate": [], PODS: node_pods(POD, cordoned=cordoned)}
     with pytest.raises(OperationError, match=rf"not drained in 1 s.* Still there: shop/web-1\. {words}"):
         drain(hosts, answers)
 
 
 def test_no_uncordon_of_a_node_that_somebody_had_cordoned(hosts: Make) -> None:
-    made = hosts({"cp1": {"drain w1": ["error", "1"], PODS: node_pods(POD, cordoned=True)}})
+    made = hosts({"cp1": {"drain w1": ["error", "1"], "annotate": [], PODS: node_pods(POD, cordoned=True)}})
     with pytest.raises(OperationError):
         made.execute(removal.drain, seed=CP1, node=W1, seconds=1)
     assert not [each for _, each in made.ran if "uncordon" in each.text]
+
+
+@pytest.mark.parametrize(
+    ("cordoned", "mark", "before"),
+    [
+        (False, "", "schedulable"), (True, "", "cordoned"), (True, "schedulable", "schedulable"),
+        (True, "cordoned", "cordoned"), (False, "cordoned", "schedulable"),
+    ],
+)  # fmt: skip
+def test_a_drain_notes_how_the_node_was_before_the_first_of_them_and_takes_the_note_off_when_it_gives_it_back(
+    hosts: Make, cordoned: bool, mark: str, before: str
+) -> None:
+    made = hosts({"cp1": {"drain w1": ["error", "1"], "uncordon": [], "annotate": [],
+                          PODS: node_pods(POD, cordoned=cordoned, mark=mark)}})  # fmt: skip
+    with pytest.raises(OperationError, match="It takes pods again" if before == "schedulable" else "It is cordoned"):
+        made.execute(removal.drain, seed=CP1, node=W1, seconds=1)
+    ran = [each.text for _, each in made.ran if "get pods" not in each.text]
+    assert f"annotate --overwrite node w1 {MARK}={before}" in ran[0]
+    assert "drain w1" in ran[1]
+    assert f"annotate --overwrite node w1 {MARK}- " in ran[-1]
+    assert any("uncordon w1" in each for each in ran) == (before == "schedulable")
 
 
 MEMBERS = "member list -w json"
@@ -100,9 +121,9 @@ def test_pods_of_a_node_that_is_not_there_are_none_and_a_silent_api_is_no_answer
 
 def test_a_cordoned_node_is_known(machine: Machine) -> None:
     machine.program(
-        "kubectl", 'case "$*" in *"get node "*) printf "w1 true";; *) printf \'{"items":\\n []}\\n\';; esac'
+        "kubectl", 'case "$*" in *"get node "*) printf "w1 true schedulable";; *) printf \'{"items":\\n []}\\n\';; esac'
     )
-    assert machine.ask(NodePods, node="w1") == {"cordoned": True, "pods": [], "budgets": []}
+    assert machine.ask(NodePods, node="w1") == {"cordoned": True, "mark": "schedulable", "pods": [], "budgets": []}
 
 
 def test_traces_are_files_links_and_directories_but_for_empty_mounts(machine: Machine) -> None:
