@@ -23,7 +23,7 @@ from facts.kubeadm import OWN, ClusterConfig, KubeadmNode
 from facts.reconfigure import Files, NodeFiles, SharedConfiguration
 from operations.certificates import joined, refusal
 from operations.change import will
-from operations.kubeadm import KUBECTL, own_api, with_config
+from operations.kubeadm import KUBECTL, find_seed, own_api, with_config
 
 # Manifests and kubelets' configurations that were replaced, by time; nothing is ever removed from it.
 REPLACED = "/var/lib/pyinfra-kubeadm/replaced-configuration"
@@ -136,13 +136,30 @@ def _files(settings: Settings, shared: Settings, topology: Topology, node: Node)
     control_plane = node in topology.control_planes
     if state != ("control-plane" if control_plane else "worker"):
         return None
-    if control_plane and host.get_fact(ClusterConfig)["state"] != "initialised":
-        logger.warning("%sits API server does not answer, so its configuration is not changed", host.print_prefix)
-        return None
     return host.get_fact(
         NodeFiles, control_plane=control_plane, patches=patches(settings, topology, node),
         _stdin=live_documents(settings, shared, topology, node),
     )  # fmt: skip
+
+
+def _is_left(topology: Topology, node: Node) -> bool:
+    """Whether this node is left as it is, for it is a control plane whose join was interrupted and is done anew.
+
+    Raises OperationError for one that is of the cluster while its API server does not answer: what the cluster keeps
+    would be written without it.
+    """
+    if node not in topology.control_planes or host.get_fact(ClusterConfig)["state"] == "initialised":
+        return False
+    seed, nodes = find_seed(topology, joining=node)
+    if seed and not (node.name in nodes and "control-plane" in nodes[node.name]["roles"]):
+        return True
+    words = "its API server does not answer, so neither its configuration nor what the cluster keeps is changed"
+    if host.state.is_executing:
+        raise OperationError(
+            f"{node.name}: {words}. Look there with `crictl ps -a` and `journalctl -u kubelet`, then run again."
+        )
+    logger.warning("%s%s unless it does by then", host.print_prefix, words)
+    return False
 
 
 @operation()
@@ -159,8 +176,9 @@ def control_plane(
     """
     files = _files(settings, shared, topology, node)
     changes = reconfiguration.manifests(files["live"], files["wanted"]) if files else {}
-    if not changes:
-        host.noop("static pods are as the settings have them" if files else "kubeadm will write it by the settings")
+    if not changes or _is_left(topology, node):
+        is_so = files and not changes
+        host.noop("static pods are as the settings have them" if is_so else "kubeadm will write it by the settings")
         return
     for program, change in changes.items():
         will(f"write {change.name}", change.lines(), f"restarts {program} of {node.name}")
@@ -202,6 +220,9 @@ def kubelet(
     if change is None:
         host.noop("kubelet's configuration is as the settings have it")
         return
+    if _is_left(topology, node):
+        host.noop("kubeadm will write it by the settings")
+        return
     will(f"write {change.name}", change.lines(), f"restarts kubelet of {node.name}")
     yield StringCommand(kubelet_script(node), _stdin=yaml.safe_dump(change.new))
 
@@ -242,6 +263,11 @@ def proxy(settings: Settings, topology: Topology) -> Generator[StringCommand, No
 
 def _written(settings: Settings, topology: Topology, name: str, effect: str) -> Generator[StringCommand, None, None]:
     changes = _shared(settings, topology)
+    if changes is None and host.state.is_executing and host.get_fact(ClusterConfig)["state"] == "unreachable":
+        raise OperationError(
+            f"{host.name}: its API server does not answer, so it is not known whether ConfigMap {name} follows the "
+            "settings. Look there with `crictl ps -a` and `journalctl -u kubelet`, then run again."
+        )
     change = (changes or {}).get(name)
     if change is None:
         host.noop(f"ConfigMap {name} is as the settings have it" if changes is not None else "kubeadm will write it")

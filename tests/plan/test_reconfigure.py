@@ -109,6 +109,53 @@ def test_a_field_of_kubelets_reaches_control_planes_one_by_one_then_workers_then
     assert site.run("-y", *flags).changes == []
 
 
+def test_nothing_is_kept_by_the_cluster_while_a_control_plane_of_the_run_does_not_answer(site: Site) -> None:
+    flags = data(kubelet_config={"maxPods": 50})
+    with site.state() as state:
+        pods, state["nodes"]["cp3"]["pods"] = state["nodes"]["cp3"]["pods"], {}
+    words = "its API server does not answer, so neither its configuration nor what the cluster keeps is changed"
+    assert f"[cp3] {words} unless it does by then" in site.run("--dry", *flags, layer="reconfigure").words
+    run = site.run("-y", *flags, layer="reconfigure")
+    assert run.code == 1
+    assert f"cp3: {words}. Look there with" in run.words
+    assert [host for host, _ in changed(run)] == ["cp1"]
+    # Without anything to change there it is no matter of this deploy.
+    assert site.run("-y", "--limit", "cp3", layer="reconfigure").code == 0
+    with site.state() as state:
+        assert "maxPods" not in state["cluster"]["kubelet"]
+        state["nodes"]["cp3"]["pods"] = pods
+    again = site.run("-y", *flags, layer="reconfigure")
+    assert again.code == 0, again.words
+    assert [host for host, _ in changed(again)][:2] == ["cp3", "cp2"]
+    assert changed(again)[-1] == ("cp1", "Have the cluster keep the configuration of kubelets")
+
+
+def test_a_control_plane_whose_join_was_interrupted_is_no_hindrance_and_joins_with_what_the_cluster_keeps(
+    site: Site,
+) -> None:
+    flags = data(kubelet_config={"maxPods": 50})
+    with site.state() as state:
+        del state["cluster"]["nodes"]["cp2"]
+        state["nodes"]["cp2"]["pods"] = {}
+    run = site.run("-y", *flags, layer="control_plane")
+    assert run.code == 0, run.words
+    assert changed(run)[-1] == ("cp2", "Join control plane cp2")
+    assert ("cp2", "Have the kubelet of cp2 follow the settings") not in changed(run)
+    assert "maxPods: 50" in text(site, "cp2", KUBELET)
+
+
+def test_a_run_whose_first_control_plane_cannot_write_what_the_cluster_keeps_fails(site: Site) -> None:
+    flags = data(kubelet_config={"maxPods": 50})
+    site.break_command("cp1", "init phase upload-config kubelet", "cut off")
+    assert site.run("-y", *flags, layer="reconfigure").code == 1
+    site.mend("cp1")
+    with site.state() as state:
+        state["nodes"]["cp1"]["pods"] = {}
+    run = site.run("-y", *flags, layer="reconfigure")
+    assert (run.code, run.changes) == (1, [])
+    assert "cp1: its API server does not answer, so it is not known whether ConfigMap" in run.words
+
+
 def test_a_field_of_kube_proxy_is_written_once_and_restarts_it(site: Site) -> None:
     flags = data(kube_proxy_config={"conntrack": {"maxPerCore": 0}})
     dry = site.run("--dry", *flags)
