@@ -24,7 +24,8 @@ EOF
 kubeadm certs renew all --config /run/short.yaml
 rm /run/short.yaml
 for program in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-    crictl rmp -f $(crictl pods -q --label component=$program)
+    # The kubelet may be removing a container of it that has just failed.
+    until crictl rmp -f $(crictl pods -q --label component=$program); do sleep 2; done
 done
 """
 
