@@ -35,7 +35,7 @@ from operations.kubeadm import (
     own_api,
     ready,
     with_config,
-)  # fmt: skip
+)
 from operations.verify import etcd_unhealthy
 
 KUBEADM = "/usr/bin/kubeadm"
