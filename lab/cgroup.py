@@ -6,6 +6,7 @@ the node's group of every hierarchy. On v2 there is one hierarchy and the contro
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -46,13 +47,16 @@ def ensure(node: Node) -> list[Path]:
 
 
 def groups(under: str = "") -> list[Path]:
-    """The lab's groups, or one node's, deepest first."""
-    found = []
-    for hierarchy in hierarchies():
-        top = hierarchy / BRIDGE / under
-        if top.is_dir():
-            found += sorted((path for path in [top, *top.rglob("*")] if path.is_dir()), reverse=True)
-    return found
+    """The lab's groups, or one node's, deepest first.
+
+    A node's systemd removes groups as its services end, so one may be gone at any moment of the walk;
+    os.walk passes over what it cannot list.
+    """
+    return [
+        Path(directory)
+        for hierarchy in hierarchies()
+        for directory, _, _ in os.walk(hierarchy / BRIDGE / under, topdown=False)
+    ]
 
 
 def processes(under: str = "") -> set[int]:
@@ -61,8 +65,10 @@ def processes(under: str = "") -> set[int]:
     for group in groups(under):
         try:
             found |= {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
-        except FileNotFoundError:
-            continue
+        except OSError as error:
+            # The second is what a group says that was removed after its file was opened.
+            if error.errno not in {errno.ENOENT, errno.ENODEV}:
+                raise
     return found - {0, os.getpid()}
 
 
