@@ -1,11 +1,13 @@
-"""Two minors, one after the other, while a client writes through the virtual IP; the second is killed half-way."""
+"""Three minors, one after the other, while a client writes through the virtual IP; the last is killed half-way."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -14,9 +16,11 @@ from tests.lab.bundles import built
 from tests.lab.nodes import BUNDLE, ROOT, changes, deployed, pyinfra, pyinfra_command, ssh
 from tests.lab.test_4_survival import wait_for
 from tests.lab.test_5_interrupted import killed_when
+from tests.lab.test_5_nodes import ETCDCTL
 from tests.lab.upgrades import Writer, kept, servers, versions, writes
 
-FIRST, SECOND = "v1.34.9", "v1.35.6"
+ETCD = {"v1.33.5": "3.5", "v1.34.9": "3.6", "v1.35.6": "3.6"}  # which comes with each; the lab's own is the last
+FIRST, *_, BEFORE = ETCD
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 APPLICATION = """\
 apiVersion: apps/v1
@@ -43,25 +47,36 @@ spec:
 """
 
 
+def bundle_of(version: str) -> str:
+    return str(built(version, f"kubernetes_version: {version}\n"))
+
+
+def etcds() -> set[str]:
+    """The minors of etcd that the members say they are."""
+    members = json.loads(ssh("cp1", f"{ETCDCTL} endpoint status --cluster -w json"))
+    return {each["Status"]["version"].rpartition(".")[0] for each in members}
+
+
 @pytest.fixture(scope="module")
 def writer(bundle: str) -> Iterator[Writer]:
     """A cluster of the first version, and somebody who writes into it all the time."""
     lab.down()
-    lab.up(layout.topology("compact"), str(built(FIRST, f"kubernetes_version: {FIRST}\n")))
+    lab.up(layout.topology("compact"), bundle_of(FIRST))
     deployed("cluster", "-y")
     with writes() as writing:
         yield writing
     lab.down()
 
 
-def test_a_minor_is_planned_done_and_then_done_no_more(writer: Writer) -> None:
-    assert versions() == {FIRST}
-    lab.up(layout.topology("compact"), str(built(SECOND, f"kubernetes_version: {SECOND}\n")))
+@pytest.mark.parametrize(("before", "after"), list(pairwise(ETCD)))
+def test_a_minor_is_planned_done_and_then_done_no_more(writer: Writer, before: str, after: str) -> None:
+    assert (versions(), etcds()) == ({before}, {ETCD[before]})
+    lab.up(layout.topology("compact"), bundle_of(after))
     refused = pyinfra("cluster", "-y")
     assert refused.returncode != 0 and "Run deploys/upgrade.py" in refused.stdout, refused.stdout[-3000:]
     plan = changes(deployed("upgrade", "--dry"))
     assert plan == changes(deployed("upgrade", "-y")) != {}
-    assert (versions(), servers()) == ({SECOND}, {SECOND})
+    assert (versions(), servers(), etcds()) == ({after}, {after}, {ETCD[after]})
     for layer in ("upgrade", "cluster"):
         assert changes(deployed(layer, "-y")) == {}
     kept(writer)
@@ -79,7 +94,7 @@ def test_one_that_was_killed_goes_on_until_a_disruption_budget_stops_it_and_the_
     done = pyinfra("upgrade", "-y", "--data", "drain_timeout=20")
     assert done.returncode != 0
     assert "budget default/held holds" in done.stdout, done.stdout[-3000:]
-    assert SECOND in versions()  # w1, which is not cordoned either
+    assert BEFORE in versions()  # w1, which is not cordoned either
     ssh("cp1", f"{KUBECTL} delete poddisruptionbudget,deployment held")
 
 
@@ -95,7 +110,7 @@ def test_one_that_is_killed_goes_on_where_the_nodes_are(writer: Writer) -> None:
     begun.wait()
     deployed("upgrade", "-y")
     (version,) = versions()
-    assert version not in (FIRST, SECOND)
+    assert version not in ETCD
     assert servers() == {version}
     for layer in ("upgrade", "cluster"):
         assert changes(deployed(layer, "-y")) == {}
