@@ -58,6 +58,8 @@ def removal_of_this_run() -> Removal:
             "taken out of it. Look with `crictl ps -a` there; if etcd has lost its quorum, restore a snapshot; to "
             "clean a host that was never a node, run deploys/reset.py."
         )
+    if not in_run(seed):
+        plan.refuse([_untouched(seed)])
     members: MembersState = inventory.get_host(seed.name).get_fact(Members)
     plan.refuse(list(_cluster(seed, nodes, known, members)))
     order = removal.order(list(nodes), members["members"])
@@ -81,6 +83,15 @@ def _reach(nodes: dict[str, Node]) -> Iterator[str]:
                 f"{name}: is to be removed and is not in this run. Leave out --limit and --exclude; if its machine is "
                 f"gone for good, say so with `--exclude {name} --data gone=true`."
             )
+
+
+def _untouched(seed: Node) -> str:
+    """Why hosts are not removed while this run may not touch a control plane that stays, in words."""
+    return (
+        f"{seed.name}: has the cluster and is not in this run, in which no control plane that stays answers: hosts "
+        "would be cleaned, and nothing drained, removed from etcd or deleted. Leave out --limit, or widen it to "
+        f"{seed.name} too."
+    )
 
 
 def _cluster(seed: Node, nodes: dict[str, Node], known: dict[str, MemberNode], members: MembersState) -> Iterator[str]:

@@ -195,6 +195,17 @@ def test_a_host_outside_the_run_is_not_removed_unless_it_is_said_to_be_gone(clus
     assert "w1: `gone=true` says that its machine is no more, and its kubelet still reports" in run.words
 
 
+def test_no_host_is_cleaned_while_no_control_plane_that_stays_is_in_the_run(cluster: Site) -> None:
+    for name in ("cp3", "w1"):
+        run = remove(cluster, "-y", "--limit", name, names=name)
+        assert run.code == 1
+        assert "has the cluster and is not in this run" in run.words
+        assert run.changes == []
+    run = remove(cluster, "-y", "--limit", "cp3", "--limit", "cp2", names="cp3")
+    assert run.code == 0, run.words[-2000:]
+    assert [each["host"] for each in run.like("member remove", "change")] == ["cp2"]
+
+
 def test_etcds_quorum_is_kept(cluster: Site) -> None:
     with cluster.state() as state:
         state["nodes"]["cp3"]["dead"] = True
