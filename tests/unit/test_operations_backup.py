@@ -143,6 +143,28 @@ def test_the_newest_of_each_kind_are_kept_and_what_a_killed_run_left_is_not(cont
     assert not list(control_plane.path("/var/backups/kubernetes").glob(".partial*"))
 
 
+def test_two_of_one_second_have_names_of_their_own(control_plane: Machine) -> None:
+    at = control_plane.file("/clock", "1795572000")
+    shown = f'test "$*" != +%s || {{ cat {at}; exit; }}; exec {shutil.which("date")} "$@"'
+    control_plane.program("date", shown)
+    control_plane.program("sleep", f"echo 1795572001 > {at}")
+    for _ in range(2):
+        ran = back_up(control_plane)
+        assert ran.returncode == 0, ran.stderr
+    names = ["20261125T020000Z-cp1-asked", "20261125T020001Z-cp1-asked"]
+    assert [path.name for path in kept(control_plane)] == names
+    assert [read(path).time for path in kept(control_plane)] == ["2026-11-25T02:00:00Z", "2026-11-25T02:00:01Z"]
+
+
+def test_the_newest_is_never_removed_for_those_of_a_clock_that_was_ahead(control_plane: Machine) -> None:
+    old, ahead = "20260101T000000Z-cp1-timer", ("20990101T000000Z-cp1-timer", "20990102T000000Z-cp1-timer")
+    for name in (old, *ahead):
+        control_plane.file(f"/var/backups/kubernetes/{name}/manifest.json", "{}")
+    ran = back_up(control_plane, "timer")
+    assert ran.returncode == 0, ran.stderr
+    assert [path.name for path in kept(control_plane)] == [old, Path(ran.stdout.strip()).name]
+
+
 def make_certificate(path: Path) -> str:
     """A certificate to encrypt to, with its key in `path`."""
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=backup"]
