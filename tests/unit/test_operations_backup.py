@@ -119,6 +119,11 @@ def test_key_of_encryption_at_rest_is_in_it(control_plane: Machine) -> None:
             "snapshot save failed: no space",
         ),
         ("etcdctl", CTL.replace('"Count" : 5', '"Count" : 0'), "the snapshot is empty"),
+        (
+            "etcdctl",
+            CTL.replace("printf", "echo 'required revision has been compacted' >&2; exit 1; printf"),
+            "etcd does not count the keys of revision 8, which the snapshot is of.",
+        ),
         ("etcdutl", "exit 1", "etcdutl does not read the snapshot"),
         ("kubectl", "exit 1", "kubeadm's configuration cannot be read"),
         ("df", "printf 'h\\nd 1 1 10 1 /\\n'", "10 KiB free, 65556 needed. Make room, or lower backup_keep."),
@@ -130,6 +135,16 @@ def test_what_fails_is_said_and_leaves_nothing(control_plane: Machine, program: 
     assert ran.returncode == 1
     assert said in ran.stderr
     assert [path.name for path in control_plane.path("/var/backups/kubernetes").iterdir()] == [".lock"]
+
+
+def test_why_etcd_is_not_healthy_is_said(control_plane: Machine) -> None:
+    why = "https://127.0.0.1:1 is unhealthy: failed to commit proposal: Active Alarm(s): NOSPACE"
+    control_plane.program("etcdctl", f"printf '%s\\n' '{why} ' 'Error: unhealthy cluster' >&2; exit 1")
+    at = control_plane.file("/clock", "0")
+    control_plane.program("date", f"echo $(($(cat {at}) + 200)) > {at}; cat {at}")
+    ran = back_up(control_plane)
+    assert ran.returncode == 1
+    assert f"etcd here is not healthy, so it is not what to back up: {why}" in ran.stderr
 
 
 def test_the_newest_of_each_kind_are_kept_and_what_a_killed_run_left_is_not(control_plane: Machine) -> None:
