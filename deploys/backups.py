@@ -142,10 +142,10 @@ def _running() -> list[str]:
 def _room(found: dict[str, RestoreState], members: tuple[str, ...], size: int) -> list[str]:
     needed = 2 * size // 2**20 + 128
     short = [
-        f"{name}: {found[name]['free_mib']} MiB are free in /var/lib/etcd, {needed} are needed beside the old data, "
-        "which stays. Make room."
+        f"{name}: there is room for {found[name]['room_mib']} MiB in /var/lib/etcd, {needed} are needed beside the old "
+        "data, which stays. Make room."
         for name in members
-        if found[name]["free_mib"] < needed
+        if found[name]["room_mib"] < needed
     ]
     without = [name for name in members if found[name]["program"] == "absent"]
     lacking = [f"{name}: there is no etcdutl. Run deploys/packages.py." for name in without]

@@ -23,7 +23,7 @@ class RestoreState(TypedDict):
     version: str
     program: Literal["absent", "plain", "bumps"]
     ca_cert_hashes: list[str]
-    free_mib: int
+    room_mib: int
     works: dict[str, Literal["begun", "prepared"]]
     befores: list[str]
 
@@ -34,19 +34,20 @@ class Restoration(FactBase[RestoreState]):
     ::
 
         {"placed": ["etcd", "kube-apiserver", ...], "aside": [], "name": "cp1", "peer_url": "https://10.0.0.21:2380",
-         "version": "3.6.8", "program": "bumps", "ca_cert_hashes": ["sha256:1f..."], "free_mib": 9000,
+         "version": "3.6.8", "program": "bumps", "ca_cert_hashes": ["sha256:1f..."], "room_mib": 9000,
          "works": {"20261125T150000Z-1a2b3c4d": "prepared"}, "befores": []}
 
     `name`, `peer_url` and `version` are those of kubeadm's manifest of etcd, set aside or not, and empty without one.
     `works` are restores that were begun: "prepared" has a member's new data that is not in use yet; `befores` are those
     that have set the old data aside. `program`: whether etcdutl can have revisions move forward. `ca_cert_hashes` are
-    those of the CA that signs and, while CAs are rotated, of the one before.
+    those of the CA that signs and, while CAs are rotated, of the one before. `room_mib` is what new data can have: what
+    is free, and what restores that were begun hold.
     """
 
     @staticmethod
     def default() -> RestoreState:
         return RestoreState(
-            placed=[], aside=[], name="", peer_url="", version="", program="absent", ca_cert_hashes=[], free_mib=0,
+            placed=[], aside=[], name="", peer_url="", version="", program="absent", ca_cert_hashes=[], room_mib=0,
             works={}, befores=[],
         )  # fmt: skip
 
@@ -64,7 +65,8 @@ class Restoration(FactBase[RestoreState]):
             'k=$(openssl x509 -pubkey -noout -in $f 2>/dev/null) && test -n "$k" '
             '&& h=$(echo "$k" | openssl pkey -pubin -outform der 2>/dev/null | sha256sum) '
             '&& echo "ca_cert_hash sha256:${h%% *}"; done; '
-            f"d={DATA}; test -d $d || d=/var/lib; echo free_mib $(df -Pm $d | awk 'NR == 2 {{print $4}}'); "
+            f"d={DATA}; test -d $d || d=/var/lib; held=$(du -scm {WORK}* 2>/dev/null | tail -n 1 | cut -f 1); "
+            "echo room_mib $(($(df -Pm $d | awk 'NR == 2 {print $4}') + held)); "
             f"for d in {WORK}*; do test -d $d && if test -d $d/data/member; "
             f"then echo prepared ${{d#{WORK}}}; else echo begun ${{d#{WORK}}}; fi; done; "
             f"for d in {BEFORE}*; do test -d $d && echo before ${{d#{BEFORE}}}; done; true"
@@ -84,8 +86,8 @@ class Restoration(FactBase[RestoreState]):
                 found["works"][value] = "prepared"
             elif kind == "before":
                 found["befores"].append(value)
-            elif kind == "free_mib":
-                found["free_mib"] = int(value)
+            elif kind == "room_mib":
+                found["room_mib"] = int(value)
             elif kind == "program":
                 found["program"] = "bumps" if value == "bumps" else "plain" if value == "plain" else "absent"
             elif kind == "ca_cert_hash":

@@ -22,7 +22,7 @@ def _(node: Node) -> str:
     if node.state.get("authorities", {}).get("rotation"):
         old = node.world.cluster["authorities"]["old"]["ca"]
         lines.append(f"ca_cert_hash sha256:{hashlib.sha256(old.encode()).hexdigest()}")
-    lines.append(f"free_mib {node.state.get('free_mib', 9000)}")
+    lines.append(f"room_mib {node.state.get('room_mib', 9000)}")
     for path in node.files:
         if found := re.fullmatch(rf"{WORK}([^/]+)", path):
             lines.append(f"{'prepared' if f'{path}/data/member' in node.files else 'begun'} {found[1]}")

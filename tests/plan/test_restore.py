@@ -210,10 +210,10 @@ def test_restore_wants_every_control_plane_and_room_for_its_data(lost: Site, bac
     assert run.code != 0 and not run.changes
     assert "cp3: not in this run, and a member that is left out would go on as another cluster" in run.words
     with lost.state() as state:
-        state["nodes"]["cp3"]["free_mib"] = 100
+        state["nodes"]["cp3"]["room_mib"] = 100
     full = restore(lost, backup)
     assert full.code != 0 and not full.changes
-    assert "cp3: 100 MiB are free in /var/lib/etcd, 128 are needed beside the old data" in full.words
+    assert "cp3: there is room for 100 MiB in /var/lib/etcd, 128 are needed beside the old data" in full.words
 
 
 def test_restore_of_another_backup_that_was_begun_is_not_mixed_with(lost: Site, backup: Path, tmp_path: Path) -> None:

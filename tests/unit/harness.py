@@ -28,10 +28,10 @@ def recorded(name: str) -> list[str]:
 
 # What any Debian has; none of the programs that the project installs or asks.
 BASIC = (
-    "awk", "base64", "basename", "cat", "chmod", "chown", "cmp", "cp", "cut", "date", "df", "dirname", "env", "find",
-    "grep", "head", "id", "install", "ln", "ls", "mkdir", "mktemp", "mv", "nproc", "readlink", "rm", "sed", "seq", "sh",
-    "sha256sum", "sleep", "sort", "stat", "sync", "tail", "tar", "tee", "timeout", "touch", "tr", "truncate", "uname",
-    "uniq", "wc", "xargs",
+    "awk", "base64", "basename", "cat", "chmod", "chown", "cmp", "cp", "cut", "date", "df", "dirname", "du", "env",
+    "find", "grep", "head", "id", "install", "ln", "ls", "mkdir", "mktemp", "mv", "nproc", "readlink", "rm", "sed",
+    "seq", "sh", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "tar", "tee", "timeout", "touch", "tr",
+    "truncate", "uname", "uniq", "wc", "xargs",
 )  # fmt: skip
 SYSTEM_PATH = re.compile(r"(?<![\w./])/(?=(?:etc|lib|opt|proc|run|sys|usr|var)/)")
 

@@ -144,6 +144,18 @@ def test_old_data_is_set_aside_once_whenever_the_exchange_was_stopped(machine: M
     assert machine.ask(Restoration)["befores"] == [ID]
 
 
+def test_what_a_restore_holds_that_was_begun_is_room_for_it_when_it_is_gone_on_with(
+    machine: Machine, wanted: Restore
+) -> None:
+    machine.program("df", "printf 'h\\nd 1 1 200 1 /\\n'")
+    machine.path("/var/lib/etcd/member").mkdir(parents=True)
+    assert machine.ask(Restoration)["room_mib"] == 200
+    machine.file(f"{wanted.work}/snapshot.db", b"x" * (3 << 20))
+    machine.file(f"{wanted.work}/data.new/member/snap/db", b"x" * (4 << 20))
+    machine.file(f"{wanted.before}/member/snap/db", b"x" * (8 << 20))
+    assert 207 <= machine.ask(Restoration)["room_mib"] <= 208
+
+
 def test_static_pods_are_waited_for_and_stopped_where_no_kubelet_does(machine: Machine) -> None:
     for pod in PODS:
         machine.file(f"/etc/kubernetes/manifests/{pod}.yaml", pod)
