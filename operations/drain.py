@@ -31,6 +31,11 @@ def mark(seed: Node, node: str, before: str | None) -> str:
     return f"{KUBECTL} --server=https://{own_api(seed)} annotate --overwrite node {node} {note} >/dev/null"
 
 
+def uncordon(seed: Node, node: str) -> str:
+    """Shell that lets pods onto a node again."""
+    return f"{KUBECTL} --server=https://{own_api(seed)} uncordon {node}"
+
+
 def words(pods: list[dict[str, Any]], budgets: list[dict[str, Any]]) -> str:
     """Which pods are still there, and by which budgets."""
     names = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in to_evict(pods)]
@@ -61,7 +66,7 @@ def evict(seed: Node, node: Node, seconds: int, cordoned: bool, otherwise: str) 
             break
         host.log(f"{node.name} still has {words(pods, budgets) or said[-2]}")
     if not cordoned:
-        remote.on(seed.name, f"{KUBECTL} --server=https://{own_api(seed)} uncordon {node.name}", why="uncordoning")
+        remote.on(seed.name, uncordon(seed, node.name), why="uncordoning")
     now = "It is cordoned, as it was before" if cordoned else "It takes pods again"
     raise OperationError(
         f"{node.name}: not drained in {seconds} s, so {otherwise}. Still there: "

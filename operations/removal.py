@@ -13,7 +13,7 @@ from facts.etcd import Members
 from facts.pods import NodePods
 from operations import remote
 from operations.change import will
-from operations.drain import TELL, drain_script, evict, mark
+from operations.drain import TELL, drain_script, evict, mark, uncordon
 from operations.kubeadm import delete_node, drop_member, peer
 
 
@@ -38,6 +38,9 @@ def drain(seed: Node, node: Node, seconds: int) -> Generator[StringCommand, None
         try:
             evict(seed, node, seconds, before == "cordoned", "it was not removed")
         except OperationError:
+            # Before the mark goes: without one the next run would take the node for cordoned by somebody.
+            if before == "schedulable":
+                remote.on(seed.name, uncordon(seed, node.name), why=f"uncordoning {node.name}")
             remote.on(seed.name, mark(seed, node.name, None), why=f"taking the mark off {node.name}")
             raise
     yield StringCommand(drain_script(seed, node.name, TELL))

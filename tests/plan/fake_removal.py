@@ -113,7 +113,7 @@ def _(node: Node, name: str, mark: str) -> None:
 @command(rf"{kubeadm_operations.KUBECTL} --server=https://\S+ uncordon (?P<name>\S+)")
 def _(node: Node, name: str) -> None:
     node.api()
-    node.world.cluster["cordoned"].remove(name)
+    node.world.cluster["cordoned"] = [each for each in node.world.cluster["cordoned"] if each != name]
 
 
 @command(r'.* member list\) && .* == "https://(?P<address>\S+):2380" .* member remove "\$id"; }')

@@ -93,6 +93,14 @@ def test_a_drain_notes_how_the_node_was_before_the_first_of_them_and_takes_the_n
     assert any("uncordon w1" in each for each in ran) == (before == "schedulable")
 
 
+def test_the_note_stays_for_as_long_as_the_node_is_not_given_back(hosts: Make) -> None:
+    made = hosts({"cp1": {"drain w1": ["error", "1"], "uncordon": {"success": False, "stderr": "no leader"},
+                          "annotate": [], PODS: node_pods(POD)}})  # fmt: skip
+    with pytest.raises(OperationError, match="no leader"):
+        made.execute(removal.drain, seed=CP1, node=W1, seconds=1)
+    assert not [each for _, each in made.ran if f"{MARK}- " in each.text]
+
+
 MEMBERS = "member list -w json"
 
 
