@@ -82,7 +82,7 @@ def restore_script(restore: Restore, name: str, peers: dict[str, str], digest: s
         f"umask 077; cd {restore.work} && "
         f'{{ test "$(sha256sum < snapshot.db | cut -d" " -f1)" = {digest} || '
         "{ echo 'the snapshot did not come whole: run again' >&2; exit 1; }; } && "
-        "etcdutl snapshot status snapshot.db -w json >/dev/null && rm -rf data.new data && "
+        "etcdutl snapshot status snapshot.db -w json >/dev/null && rm -rf data.new data || exit 1; "
         # 3.6 and late 3.5 have it; without it watchers must be started anew, as API servers and kubelets are anyway.
         f"more=; if {BUMPS}; then more='--bump-revision {restore.bump} --mark-compacted'; fi; "
         f"etcdutl snapshot restore snapshot.db --data-dir data.new {words} $more >restore.log 2>&1 || "

@@ -129,6 +129,14 @@ def test_data_is_made_beside_and_revisions_move_where_etcdutl_can(
     assert (cut.returncode, cut.stderr) == (1, "the snapshot did not come whole: run again\n")
 
 
+def test_no_data_is_made_of_a_snapshot_that_etcdutl_does_not_read(machine: Machine, wanted: Restore) -> None:
+    machine.program("etcdutl", UTL.replace("exit 0\n", "{ echo 'bad snapshot' >&2; exit 1; }\n"))
+    work = machine.file(f"{wanted.work}/snapshot.db", "a snapshot").parent
+    ran = machine.sh(restore_script(wanted, "cp1", {"cp1": "https://10.0.0.21:2380"}, sha256(wanted.snapshot)))
+    assert (ran.returncode, ran.stderr) == (1, "bad snapshot\n")
+    assert not (work / "data").exists()
+
+
 def test_old_data_is_set_aside_once_whenever_the_exchange_was_stopped(machine: Machine, wanted: Restore) -> None:
     member, before = machine.path("/var/lib/etcd/member"), machine.path(f"{wanted.before}/member")
     machine.file("/var/lib/etcd/member/old")
