@@ -258,10 +258,14 @@ def join(
     wanted: Role = "control-plane" if control_plane else "worker"
     local = yield from idle(host.get_fact(KubeadmNode))
     action = join_action(local["state"], known, wanted)
-    if action == "clean-and-run" and control_plane and seed and known:
+    ghost = False
+    if control_plane and seed and (action == "run" or (action == "clean-and-run" and known)):
         members = inventory.get_host(seed.name).get_fact(Members)["members"]
         votes = any(each["name"] == node.name and not each["learner"] for each in members)
         action = join_action(local["state"], known, wanted, votes)
+        # Its Node was deleted by hand. kubeadm takes a member of that address for the one that it joins, and etcd would
+        # begin it with nothing of what it has acknowledged and voted for, or end in a panic.
+        ghost = action == "run" and any(peer(node) in each["peer_urls"] for each in members)
     if action == "none":
         host.noop(f"{node.name} is a {wanted} of this cluster")
         return
@@ -287,11 +291,13 @@ def join(
             "Look at the first control plane with `crictl ps -a` and `journalctl -u kubelet`, then run again."
         )
     first = "clean up what is left on it and " if action == "clean-and-run" else ""
+    if ghost:
+        first = "remove its old member from etcd and "
     will(f"{first}join {node.name} as a {wanted}", later="" if seed else "the CA's hash is known once it is made")
+    if (action == "clean-and-run" or ghost) and seed is not None and host.state.is_executing:
+        # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
+        forget(seed, node)
     if action == "clean-and-run":
-        if seed is not None and host.state.is_executing:
-            # Before the reset: a living etcd member can be removed, a wiped one may have taken the quorum along.
-            forget(seed, node)
         if settings.cni in CNI_FILES:  # first: on a host that is no node any more it would be taken for another's
             # The cluster may give another range of addresses with another Node, which flannel then writes anew, and
             # Cilium would keep pods with addresses of the old one.

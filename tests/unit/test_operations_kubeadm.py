@@ -39,7 +39,7 @@ ISSUES = {
     "member remove": [],
 }
 # A cluster of the first control plane only, which other nodes may join.
-ALONE = {**INITIALISED, **ISSUES, CLUSTER: ["initialised", '{"items": []}']}
+ALONE = {**INITIALISED, **ISSUES, CLUSTER: ["initialised", '{"items": []}'], "member list -w json": ["absent"]}
 READY = Command(kubeadm.ready(Endpoint.parse("10.88.0.21")))
 RESET = Command("timeout 300 kubeadm reset -f --cri-socket unix:///run/containerd/containerd.sock")
 CNI = Command("rm -rf /etc/cni/net.d/10-flannel.conflist /run/flannel /run/cilium/state")
@@ -252,6 +252,19 @@ def test_join_that_was_interrupted_is_forgotten_reset_and_done_again(hosts: Make
     (forgotten,) = [command.text for name, command in ran.ran if name == "cp1" and "member remove" in command.text]
     assert "https://10.88.0.22:2380" in forgotten
     assert "delete node cp2 --ignore-not-found" in forgotten
+
+
+def test_etcds_member_of_a_machine_that_is_no_more_is_removed_before_the_new_one_joins(hosts: Make) -> None:
+    member = {"ID": "a", "name": "cp2", "peerURLs": ["https://10.88.0.22:2380"], "clientURLs": ["x"]}
+    ghost = {"member list -w json": ["running", json.dumps({"members": [member]}), "[]"]}
+    ran = hosts({"cp1": {**ALONE, **ghost}, "cp2": BARE})
+    ran.plan(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
+    assert ran.announced == ["remove its old member from etcd and join cp2 as a control-plane"]
+    assert not [command for _, command in ran.ran if "member remove" in command.text]
+    join, _ = ran.execute(kubeadm.join, "cp2", **arguments(CP2, control_plane=True))
+    assert "kubeadm join" in join.text
+    (forgotten,) = [command.text for name, command in ran.ran if name == "cp1" and "member remove" in command.text]
+    assert "https://10.88.0.22:2380" in forgotten
 
 
 def test_join_in_another_role_is_refused(hosts: Make) -> None:
