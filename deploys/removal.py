@@ -119,12 +119,19 @@ def still_member() -> list[str]:
     silent = [node for node in plan.topology().control_planes if not in_run(node)]
     for keeper in remote.reached(tuple(silent)):
         state = inventory.get_host(keeper.name).get_fact(ClusterConfig)
-        names = [node.name for node in plan.topology().nodes if in_run(node) and node.name in state["nodes"]]
+        members = inventory.get_host(keeper.name).get_fact(Members)["members"]
+        # Members too: of one the Node may have been deleted by hand.
+        voting = {url for each in members for url in each["peer_urls"]}
+        names = [
+            node.name
+            for node in plan.topology().nodes
+            if in_run(node) and (node.name in state["nodes"] or peer(node) in voting)
+        ]
         if names:
             return [
-                f"{', '.join(names)}: a node of the cluster that {keeper.name} keeps. Take it out with "
-                f"`deploys/remove_node.py --data remove={','.join(names)}`, which drains it, sees to etcd's quorum "
-                "and cleans the host too."
+                f"{', '.join(names)}: in the cluster that {keeper.name} keeps, as a node or a member of etcd. Take it "
+                f"out with `deploys/remove_node.py --data remove={','.join(names)}`, which drains it, sees to etcd's "
+                "quorum and cleans the host too."
             ]
         if state["state"] == "initialised":
             return []

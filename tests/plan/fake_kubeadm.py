@@ -36,7 +36,8 @@ def _(node: Node) -> str:
     if f"kube-system/etcd-{node.name}" not in node.state["pods"].values():
         return "unreachable"
     nodes, left = node.world.cluster["nodes"], node.world.cluster["left"]
-    names = [name for name, role in nodes.items() if role == "control-plane" and name not in left]
+    names = [name for name, role in nodes.items() if role == "control-plane"]
+    names = [name for name in [*names, *node.world.cluster.get("ghosts", ())] if name not in left]
     urls = {
         name: f"https://{Endpoint(ipaddress.ip_address(node.world.nodes[name].addresses[0]), 2380)}" for name in names
     }

@@ -271,8 +271,22 @@ def test_reset_wants_the_clusters_name(cluster: Site) -> None:
 def test_reset_does_not_take_a_node_from_a_living_cluster(cluster: Site) -> None:
     run = cluster.run("-y", "--data", "reset=test", "--limit", "w1", layer="reset")
     assert run.code == 1
-    assert "w1: a node of the cluster that cp1 keeps. Take it out with `deploys/remove_node.py" in run.words
+    assert "w1: in the cluster that cp1 keeps, as a node or a member of etcd. Take it out with `deploys" in run.words
     assert run.changes == []
+
+
+def test_reset_takes_no_member_of_etcd_whose_node_was_deleted_by_hand_and_a_removal_does(cluster: Site) -> None:
+    with cluster.state() as state:
+        del state["cluster"]["nodes"]["cp2"]
+        state["cluster"]["ghosts"] = ["cp2"]
+    run = cluster.run("-y", "--data", "reset=test", "--limit", "cp2", layer="reset")
+    assert run.code == 1
+    assert "cp2: in the cluster that cp1 keeps, as a node or a member of etcd" in run.words
+    assert run.changes == []
+    run = remove(cluster, "-y", names="cp2")
+    assert run.code == 0, run.words[-2000:]
+    assert [each["host"] for each in run.like("member remove", "change")] == ["cp1"]
+    again(cluster, "--data", "reset=test", "--limit", "cp2", layer="reset")
 
 
 @pytest.mark.parametrize("machines", [True, False], ids=["machines", "API servers"])
@@ -298,7 +312,7 @@ def test_gone_does_not_make_a_living_cluster_gone(cluster: Site) -> None:
         state["nodes"]["cp1"]["dead"] = True
     run = cluster.run("-y", "--data", "reset=test", "--data", "gone=true", "--limit", "cp2", layer="reset")
     assert run.code == 1
-    assert "cp2: a node of the cluster that cp3 keeps" in run.words
+    assert "cp2: in the cluster that cp3 keeps" in run.words
     assert run.changes == []
 
 
