@@ -157,6 +157,14 @@ def _tell(wanted: Restore, found: dict[str, RestoreState], begun: bool) -> None:
     logger.info("The backup is %s", wanted.manifest.words())
     if begun:
         logger.info("A restore of it was begun as %s and is gone on with", wanted.id)
+    members = [found[name] for name in wanted.members]
+    if begun and all(wanted.swapped(state) and not state["aside"] for state in members):
+        kept = ", ".join(name for name in wanted.members if wanted.id in found[name]["works"])
+        logger.warning(
+            "Its data has been in place on all members since, so nothing is restored anew: only what is left of it is "
+            "removed. To restore it once more, run this again afterwards; where etcd does not come up, remove %s on %s "
+            "first, a copy of the snapshot.", wanted.work, kept,
+        )  # fmt: skip
     left = [name for name, state in found.items() if name not in wanted.members]
     if left:
         logger.warning(

@@ -146,6 +146,22 @@ def test_restore_that_stopped_on_one_member_is_gone_on_with(lost: Site, backup: 
     assert lost.run("-y").changes == []
 
 
+def test_restore_that_had_only_to_be_tidied_up_says_that_it_restores_nothing(lost: Site, backup: Path) -> None:
+    said = "nothing is restored anew: only what is left of it is removed. To restore it once more, run this again"
+    lost.break_command("cp2", "endpoint health .*--count-only", "the power failed")
+    assert restore(lost, backup).code != 0
+    lost.mend("cp2")
+    lost.break_command("cp2", "rm -rf /var/lib/etcd/restore-", "the power failed")
+    run = restore(lost, backup)
+    assert run.code != 0
+    assert said not in run.words
+    lost.mend("cp2")
+    run = restore(lost, backup)
+    assert run.code == 0, run.words
+    assert said in run.words
+    assert re.search(r"remove /var/lib/etcd/restore-\S+ on cp2 first", run.words)
+
+
 def test_restore_is_refused_while_members_have_a_quorum_unless_it_is_said(cluster: Site, backup: Path) -> None:
     run = restore(cluster, backup)
     assert run.code != 0 and not run.changes
