@@ -68,7 +68,7 @@ class Api:
             list(pool.map(lambda name: self.ask("DELETE", f"{PATH}/{name}"), names))
 
     def written(self) -> dict[str, str]:
-        """What those that are there hold, by name; asked by a new connection, for those of before a restore are dead."""
+        """What those that are there hold, by name; asked by a new connection: old ones died with a restore."""
         self.own = threading.local()
         items = self.ask("GET", f"{PATH}?labelSelector=by%3Dtest")["items"]
         return {each["metadata"]["name"]: each["data"]["name"] for each in items}
