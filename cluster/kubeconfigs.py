@@ -11,14 +11,30 @@ class MergeError(ValueError):
     """A person's own kubeconfig that nothing is written into, and why."""
 
 
+class _Scalar(str):
+    """A scalar as it is written: PyYAML and kubectl do not agree on which are numbers and truths."""
+
+    tag: str
+    style: str | None
+
+
 class _Loader(yaml.SafeLoader):
-    """Leaves times as they are written; kubectl knows them as text."""
+    """Leaves scalars as they are written."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+class _Dumper(yaml.SafeDumper):
+    """Writes them so again."""
+
+
+def _scalar(loader: _Loader, node: yaml.ScalarNode) -> _Scalar:
+    found = _Scalar(loader.construct_scalar(node))
+    found.tag, found.style = node.tag, node.style
+    return found
+
+
+for _kind in ("str", "bool", "int", "float", "timestamp", "binary", "value"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar)
+_Dumper.add_representer(_Scalar, lambda dumper, each: dumper.represent_scalar(each.tag, each, each.style))
 
 
 def merged(own: str, added: str, cluster: str) -> str:
@@ -51,7 +67,7 @@ def merged(own: str, added: str, cluster: str) -> str:
     if not document.get("current-context"):
         document["current-context"] = name
         changed = True
-    return yaml.safe_dump(document, sort_keys=False) if changed else own
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False) if changed else own
 
 
 def _read(own: str) -> dict[str, Any]:

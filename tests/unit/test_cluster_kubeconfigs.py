@@ -25,6 +25,15 @@ def names(document: dict[str, Any]) -> dict[str, list[str]]:
     return {kind: [each["name"] for each in document[kind]] for kind in ("clusters", "users", "contexts")}
 
 
+def written(node: yaml.Node) -> Any:
+    """A document with its scalars as they are written, each with its quotes; a null may be spelt otherwise."""
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: written(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [written(each) for each in node.value]
+    return None if node.tag.endswith(":null") else (node.value, node.style)
+
+
 ADDED = config("production", "kubernetes-admin", "https://192.0.2.100:6443")
 
 
@@ -49,6 +58,14 @@ def test_everything_else_stays_in_its_place_and_so_does_the_context_in_use() -> 
     assert yaml.safe_load(text)["preferences"] == {"colors": True}
     assert names(document)["users"] == ["kubernetes-admin", "kubernetes-admin@production"]
     assert merged(text, ADDED, "production") == text
+
+
+def test_what_is_written_in_quotes_or_without_stays_so_for_kubectl_reads_other_numbers() -> None:
+    own = config("test", "me", "https://192.0.2.7:6443").replace("name: test", 'name: "12e34567"')
+    own += "extensions: [{name: a, extension: ['1e5', \"y\", '0o17', 12:34:56, 1_000, yes, 2026-11-30, ~, '=']}]\n"
+    before, after = yaml.compose(own), yaml.compose(merged(own, ADDED, "production"))
+    assert written(after)["clusters"][0]["name"] == ("12e34567", '"')
+    assert written(after)["extensions"] == written(before)["extensions"]
 
 
 def test_a_renewed_one_takes_the_place_of_the_old_and_its_namespace_stays() -> None:
