@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+# What kubectl does not take beside the CA in the file itself.
+OTHER_TRUST = ("certificate-authority", "insecure-skip-tls-verify")
+
 
 class MergeError(ValueError):
     """A person's own kubeconfig that nothing is written into, and why."""
@@ -41,8 +44,8 @@ def merged(own: str, added: str, cluster: str) -> str:
     """A person's kubeconfig with the context that another one has; the same text where it has that already.
 
     kubeadm names the administrator alike in every cluster, so here user and context are USER@CLUSTER. Entries of other
-    names stay as they are, and so do the context that is in use and a namespace that the person has set in this one;
-    comments do not.
+    names stay as they are, and so do the context that is in use and what the person has set in this one, such as a
+    namespace or a proxy; comments do not.
 
     + own: the person's, or nothing
     + added: a kubeconfig whose current context is taken
@@ -54,14 +57,16 @@ def merged(own: str, added: str, cluster: str) -> str:
     context = _entry(source, "contexts", source["current-context"])["context"]
     name = f"{context['user'].removesuffix(f'@{cluster}')}@{cluster}"
     wanted = _entry(source, "clusters", context["cluster"])["cluster"]
-    known = _entry(document, "clusters", cluster).get("cluster", wanted)
-    if not {"server", "certificate-authority-data"} & {key for key in wanted if known.get(key) == wanted[key]}:
+    known = _entry(document, "clusters", cluster).get("cluster") or {}
+    alike = {key for key in ("server", "certificate-authority-data") if known.get(key) == wanted[key]}
+    if known and not alike:
         raise MergeError(
             f"it has another cluster {cluster}, at {known.get('server')}. Rename that one's entry under `clusters`, "
             "and where a context has its name."
         )
     before = _entry(document, "contexts", name).get("context") or {}
-    changed = _with(document, "clusters", {"name": cluster, "cluster": wanted})
+    own_way = {key: value for key, value in known.items() if key not in OTHER_TRUST}
+    changed = _with(document, "clusters", {"name": cluster, "cluster": {**own_way, **wanted}})
     changed |= _with(document, "users", {"name": name, "user": _entry(source, "users", context["user"])["user"]})
     changed |= _with(document, "contexts", {"name": name, "context": {**before, "cluster": cluster, "user": name}})
     if not document.get("current-context"):

@@ -37,7 +37,15 @@ def written(node: yaml.Node) -> Any:
 ADDED = config("production", "kubernetes-admin", "https://192.0.2.100:6443")
 
 
-@pytest.mark.parametrize("own", ["", "# nothing yet\n", "apiVersion: v1\nkind: Config\nclusters: null\n"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        "",
+        "# nothing yet\n",
+        "apiVersion: v1\nkind: Config\nclusters: null\n",
+        "clusters: [{name: production, cluster: }]\n",
+    ],
+)
 def test_a_file_that_has_nothing_gets_the_context_and_uses_it(own: str) -> None:
     document = yaml.safe_load(merged(own, ADDED, "production"))
     name = "kubernetes-admin@production"
@@ -79,6 +87,18 @@ def test_a_renewed_one_takes_the_place_of_the_old_and_its_namespace_stays() -> N
     assert after["contexts"][0]["context"]["namespace"] == "shop"
     assert after["users"][1]["user"] == {"client-key-data": "bmV3"}
     assert after["clusters"][1]["cluster"]["certificate-authority-data"] == "TmV3"
+
+
+def test_the_persons_own_way_to_the_cluster_stays_beside_its_ca() -> None:
+    document = yaml.safe_load(merged("", ADDED, "production"))
+    own = {"proxy-url": "socks5://127.0.0.1:1080", "tls-server-name": "api"}
+    trust = {"certificate-authority": "ca.crt", "insecure-skip-tls-verify": True}
+    document["clusters"][0]["cluster"] = {"server": "https://192.0.2.100:6443", **own, **trust}
+    text = merged(yaml.safe_dump(document), ADDED, "production")
+    assert yaml.safe_load(text)["clusters"][0]["cluster"] == {
+        "server": "https://192.0.2.100:6443", "certificate-authority-data": "Q0E=", **own,
+    }  # fmt: skip
+    assert merged(text, ADDED, "production") == text
 
 
 def test_a_user_whose_name_has_the_cluster_keeps_it() -> None:
