@@ -6,6 +6,7 @@ if you like `--data groups=a,b --data days=N`, the cluster signs a certificate f
 back, so take away what its groups may do (docs/certificates.md).
 """
 
+import os
 from pathlib import Path
 
 from pyinfra.api import deploy
@@ -21,7 +22,7 @@ def kubeconfig() -> None:
     at = plan.in_run(plan.topology().control_planes)
     plan.refuse([] if at else ["no control plane is in this run, and a kubeconfig comes from one. Widen --limit."])
     directory = Path(settings.secrets_dir) / settings.cluster_name
-    wanted = asked()
+    wanted, into = asked(), own()
     dest = str(directory / "users" / f"{wanted.name}.conf" if wanted else directory / "admin.conf")
     if plan.me() == at[0]:
         if wanted:
@@ -31,13 +32,24 @@ def kubeconfig() -> None:
             )  # fmt: skip
         else:
             kept = pki.kubeconfig(name="Keep the administrator's kubeconfig", dest=dest)
-        if into := plan.option("merge"):
+        if into:
             user.merge(
                 name=f"Have its context in {into}",
-                into=str(into), dest=dest, cluster=settings.cluster_name, after=[kept],
+                into=into, dest=dest, cluster=settings.cluster_name, after=[kept],
             )  # fmt: skip
         user.tell(name="Say until when it lets in", dest=dest)
     plan.barrier("kubeconfig")
+
+
+def own() -> str | None:
+    """The person's own kubeconfig that `--data merge` names. Raises InputError."""
+    said = plan.option("merge")
+    if said is not None and (not isinstance(said, str) or not said or os.pathsep in said):
+        raise plan.InputError(
+            f"merge: must be one file, not {said!r}, such as --data merge=~/.kube/config; of several in $KUBECONFIG "
+            "name the one that is to have it."
+        )
+    return said
 
 
 def asked() -> users.User | None:

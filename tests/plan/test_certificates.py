@@ -425,6 +425,11 @@ def test_a_kubeconfig_is_merged_into_a_persons_own_which_is_kept_beside(site: Si
     assert {stat.S_IMODE(each.stat().st_mode) for each in own.parent.iterdir()} == {0o600}
     again = site.run("-y", *flags, layer="kubeconfig")
     assert (again.code, again.made) == (0, set()), again.words
+    several = f"{own}:{own.with_name('other')}"
+    for said in (several, ""):
+        refused = site.run("-y", "--data", "user=new", "--data", f"merge={said}", layer="kubeconfig")
+        assert refused.code == 1 and f"merge: must be one file, not {said!r}" in refused.words
+        assert not (site.directory / "secrets" / "test" / "users" / "new.conf").exists()
     own.write_text("clusters: {")
     refused = site.run("-y", *flags, layer="kubeconfig")
     assert refused.code == 1 and f"{own} is left as it is: it is no kubeconfig" in refused.words
