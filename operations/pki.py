@@ -68,12 +68,14 @@ def trust(dest: str, topology: Topology) -> Generator[StringCommand, None, None]
     yield StringCommand("# the CA is not made yet")
 
 
-def keep(path: Path, text: str) -> None:
-    """Write a secret file beside and rename it; its directory is the owner's alone."""
+def keep(path: Path, text: str, owner: os.stat_result | None = None) -> None:
+    """Write a secret file beside and rename it; its directory is the owner's alone. Root may keep it for another."""
     for parent in reversed(path.parents):  # `parents=True` would give the mode to the last one only
         parent.mkdir(mode=0o700, exist_ok=True)
     descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     with os.fdopen(descriptor, "w") as target:
+        if owner and os.geteuid() == 0:
+            os.fchown(target.fileno(), owner.st_uid, owner.st_gid)
         target.write(text)
     Path(beside).rename(path)
 

@@ -101,9 +101,10 @@ def merge(into: str, dest: str, cluster: str, after: Sequence[OperationMeta]) ->
 
     def write() -> None:
         own, wanted = _merged(path, Path(dest), cluster)
+        owner = path.stat() if path.exists() else None
         if own:
-            keep(path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"), own)
-        keep(path, wanted)
+            keep(path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"), own, owner)
+        keep(path, wanted, owner)
 
     yield FunctionCommand(write, (), {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,7 +20,7 @@ from cluster.settings import load
 from cluster.topology import Node, Topology
 from facts.file import FileState
 from facts.kubeadm import KubeadmNode
-from operations import file, pki, remote
+from operations import file, pki, remote, user
 
 Make = Callable[[dict[str, dict[str, Any]]], Hosts]
 SETTINGS = load({"vip": "10.88.0.10"})
@@ -28,6 +29,12 @@ TOPOLOGY = Topology(control_planes=(CP1, CP2), workers=(), load_balancers=())
 NODE, CA, DEST = KubeadmNode().command(), FileState().command(pki.CA), "/etc/haproxy/kubernetes-ca.crt"
 ADMIN = FileState().command(pki.ADMIN, secret=True)
 TEXT = "-----BEGIN CERTIFICATE-----\n"
+ADDED = """\
+clusters: [{name: lab, cluster: {server: https://192.0.2.100:6443, certificate-authority-data: Q0E=}}]
+users: [{name: kubernetes-admin, user: {client-key-data: a2V5}}]
+contexts: [{name: here, context: {cluster: lab, user: kubernetes-admin}}]
+current-context: here
+"""
 KUBECONFIG = "apiVersion: v1\nclient-key-data: hunter2\n"
 
 
@@ -137,6 +144,20 @@ def test_secrets_lie_in_directories_of_their_owner_alone(tmp_path: Path) -> None
     pki.keep(tmp_path / "secrets" / "lab" / "admin.conf", KUBECONFIG)
     modes = {path.name: path.stat().st_mode & 0o7777 for path in tmp_path.rglob("*")}
     assert modes == {"secrets": 0o700, "lab": 0o700, "admin.conf": 0o600}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_persons_own_kubeconfig_stays_theirs_when_root_merges_into_it(hosts: Make, tmp_path: Path) -> None:
+    added, own = tmp_path / "admin.conf", tmp_path / "home" / "config"
+    added.write_text(ADDED)
+    own.parent.mkdir()
+    own.write_text("preferences: {}\n")
+    os.chown(own, 1234, 1235)
+    (command,) = hosts({"cp1": {}}).execute(user.merge, into=str(own), dest=str(added), cluster="lab", after=[])
+    command.function()
+    assert "kubernetes-admin@lab" in own.read_text()
+    found = {(each.stat().st_uid, each.stat().st_gid, each.stat().st_mode & 0o777) for each in own.parent.iterdir()}
+    assert (found, len(list(own.parent.iterdir()))) == ({(1234, 1235, 0o600)}, 2)
 
 
 def test_command_on_another_host_gives_its_lines_and_gets_its_standard_input(hosts: Make) -> None:
