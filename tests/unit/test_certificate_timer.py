@@ -43,7 +43,7 @@ MEMBERS = "".join(
 SAID = 'echo "$(basename "$0") $*" >> {root}/asked\n'
 ETCDCTL = f"""
 case "$*" in
-*"member list"*) printf '{MEMBERS}';;
+*"member list"*) printf '{MEMBERS}'; cat {{root}}/members 2>/dev/null || true;;
 *"endpoint health --cluster"*) exit $(cat {{root}}/sick 2>/dev/null || echo 0);;
 *" lock "*) echo "lock $*" >> {{root}}/asked; while test "$1" != lock; do shift; done; shift 3; exec "$@";;
 esac
@@ -227,6 +227,7 @@ def test_the_kubelets_own_is_renewed_and_one_of_the_clusters_left_to_it(node: Co
 
 
 SICK = [
+    ("/members", "f4, unstarted, , https://10.0.0.4:2380, , false\n", "etcd has a member that has not started; look"),
     ("/sick", "1", "etcd has a member that is not healthy;"),
     ("/away", "10.0.0.3:6443", "https://10.0.0.3:6443/readyz does not answer;"),
     ("/programs/pgrep", "#!/bin/sh\nexit 0\n", "a kubeadm is at work;"),
