@@ -40,6 +40,11 @@ PORTS: dict[str, tuple[str, str | None]] = {
 MEMBERS = "".join(
     f"{each}, started, cp{each}, https://10.0.0.{each}:2380, https://10.0.0.{each}:2379, false\\n" for each in (1, 2, 3)
 )
+# A backslash may be anywhere in an argument, such as a regular expression of origins.
+STORED = {
+    "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
+    "apiServer": {"extraArgs": [{"name": "cors-allowed-origins", "value": r"\bexample\.org\b"}]},
+}  # fmt: skip
 SAID = 'echo "$(basename "$0") $*" >> {root}/asked\n'
 ETCDCTL = f"""
 case "$*" in
@@ -101,7 +106,7 @@ class ControlPlane:
         known = {"root": machine.root, "openssl": shutil.which("openssl")}
         played = {"etcdctl": ETCDCTL, "crictl": CRICTL, "openssl": OPENSSL, "kubeadm": KUBEADM, "sleep": "true",
                   "pgrep": "exit 1", "journalctl": "true", "systemctl": SAID + "cp {root}/fresh {root}" + KUBELET,
-                  "kubectl": r"printf 'apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n'",
+                  "kubectl": "cat {root}/stored",
                   "curl": SAID + 'case "$*" in *"$(cat {root}/away 2>/dev/null || echo none)"*) exit 7;; esac',
                   "seq": "echo 1 2"}  # fmt: skip
         for name, script in played.items():
@@ -118,6 +123,7 @@ class ControlPlane:
         for path in (CA, "/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/manifests/kube-apiserver.yaml"):
             machine.file(path)
         machine.file("/fresh", made(365))
+        machine.file("/stored", yaml.safe_dump(STORED))
         rows = [f"{port} {program} {machine.path(file) if file else '-'}" for port, (program, file) in PORTS.items()]
         machine.file("/ports", "\n".join([*rows, ""]))
         machine.file("/start", f"#!/bin/sh\n{START.format(**known)}").chmod(0o755)
@@ -178,7 +184,7 @@ def test_what_ends_is_renewed_under_a_lock_and_what_has_it_restarted_one_after_t
     ]  # fmt: skip
     assert ran.stdout.splitlines()[-1] == "every port serves what is on disk"
     cluster, own = yaml.safe_load_all(node.machine.path("/configuration").read_text())
-    assert cluster == {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
+    assert cluster == STORED
     assert own == {
         "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration",
         "localAPIEndpoint": {"advertiseAddress": "10.0.0.1", "bindPort": 6443},
