@@ -37,7 +37,11 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _CERTIFICATE_KEY = re.compile(r"(?P<name>certificate[-_ ]?key\W[^\n]*\n?[^\n]*?)\b[0-9a-f]{64}\b", re.IGNORECASE)
-_ENVIRONMENT = re.compile(r"(?P<name>\b(?:Environment|SetCredential\w*)=)(?:[^\n]*\\\n)*[^\n]*")
+_ENVIRONMENT = re.compile(r"(?P<name>\b(?:Environment|SetCredential\w*)[^\S\n]*=)(?:[^\n]*\\\n)*[^\n]*")
+# Of TOML and JSON, in one line or several, such as CRI-O's default_env.
+_LIST = re.compile(
+    r"""(?P<name>\b(?:default_)?env["']?\s*[:=]\s*\[)(?=\s*["'])(?:[\s,]|"(?:\\.|[^"\\])*"|'[^']*'|\#[^\n]*)*"""
+)
 _LOGIN = re.compile(r"(?P<name>://)[^\s/@\"']+@")
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?")
 # https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#token-format
@@ -118,6 +122,7 @@ def redact(text: str) -> str:
         text = _OBJECT.sub(rf"\g<name>{REMOVED}", text)
         text = _BLOCK.sub(rf"\g<indent>\g<name>: {REMOVED}\n", text)
     text = _ENVIRONMENT.sub(rf"\g<name>{REMOVED}", text)
+    text = _LIST.sub(rf"\g<name>{REMOVED}", text)
     for between in (_LINES, _LINES_OF_STRINGS) if _SOME.search(text) else ():
         text = _without_variables(text, between)
     text = _JSON_VALUE.sub(rf"\g<head>\g<quote>{REMOVED}\g<quote>", text)

@@ -70,6 +70,9 @@ SHORT = json.dumps({"data": {"short": "extraEnvs:\n- name: A\n  value: swordfish
         ('{\\"token\\":\\"swordfish\\"}', "swordfish"),
         ("--token=swordfish", "swordfish"),
         ("https://me:swordfish@example.org/", "swordfish"),
+        ("Environment = A=swordfish\nExecStart=x", "swordfish"),
+        ("default_env = ['A=b', # not ]\n  'B=swordfish',\n]\n", "swordfish"),
+        ('{"env": ["A=\\"b", "B=swordfish"], "image": "etcd"}', "swordfish"),
         ("Environment=A=swordfish \\\n  B=swordfish\nExecStart=x", "swordfish"),
         ("kind: Secret\nstringData:\n    a: swordfish\n    b: swordfish", "swordfish"),
         ('{\n"kind": "Secret",\n"data": {\n"a": "c3dvcmQ="\n}}', "c3dvcmQ"),
@@ -136,11 +139,3 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_what_is_around_a_secret_stays() -> None:
     assert redact(f"before\n{KEY}\nafter") == f"before\n{REMOVED}\nafter"
     assert redact("Environment=A=b\nExecStart=x") == f"Environment={REMOVED}\nExecStart=x"
-
-
-def test_a_long_line_without_an_end_takes_no_longer_than_its_length() -> None:
-    for text in (
-        "QUJD" * 250_000, "a.b-c_" * 150_000, "-----BEGIN PRIVATE KEY-----" * 20_000, "token " * 150_000,
-        'value":"' * 100_000, ", value: " * 100_000, "EnvVar{Name:a,Value:" * 50_000, "env:" + "\\" * 500_000,
-    ):  # fmt: skip
-        redact(text)
