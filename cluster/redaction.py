@@ -36,7 +36,10 @@ _WORDS = re.compile(
     rf"|\b(?:insecure-)?password)[^\S\n]+){_VALUE}",
     re.IGNORECASE,
 )
-_CERTIFICATE_KEY = re.compile(r"(?P<name>certificate[-_ ]?key\W[^\n]*\n?[^\n]*?)\b[0-9a-f]{64}\b", re.IGNORECASE)
+# On the next line or this one, told apart at the end of the line: long lines are not gone through again and again.
+_CERTIFICATE_KEY = re.compile(
+    r"(?P<name>certificate[-_ ]?key\W(?:[^\n]*\n[^\n]*?|[^\n]*))\b[0-9a-f]{64}\b", re.IGNORECASE
+)
 _ENVIRONMENT = re.compile(r"(?P<name>\b(?:Environment|SetCredential\w*)[^\S\n]*=)(?:[^\n]*\\\n)*[^\n]*")
 # Of TOML and JSON, in one line or several, such as CRI-O's default_env.
 _LIST = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 
 import pytest
 
@@ -139,3 +140,17 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_what_is_around_a_secret_stays() -> None:
     assert redact(f"before\n{KEY}\nafter") == f"before\n{REMOVED}\nafter"
     assert redact("Environment=A=b\nExecStart=x") == f"Environment={REMOVED}\nExecStart=x"
+
+
+def test_a_long_line_without_an_end_takes_no_longer_than_its_length() -> None:
+    for text in (
+        "QUJD" * 250_000, "a.b-c_" * 150_000, "-----BEGIN PRIVATE KEY-----" * 20_000, "token " * 150_000,
+        'value":"' * 100_000, ", value: " * 100_000, "EnvVar{Name:a,Value:" * 50_000, "env:" + "\\" * 500_000,
+    ):  # fmt: skip
+        redact(text)
+
+
+def test_a_long_line_that_names_a_certificate_key_is_gone_through_once() -> None:
+    began = time.process_time()
+    redact(f"certificate key: {'words ' * 5000}{DIGEST} {'words ' * 5000}")
+    assert time.process_time() - began < 5
