@@ -245,7 +245,6 @@ def ended(state: State) -> bool:
     return any(pem and days(pem, state["now"]) < 0 for pem in pems)
 
 
-def down(states: Iterable[State]) -> bool:
-    """Whether so many control planes' certificates of etcd have ended that etcd has no quorum."""
-    known = list(states)
-    return sum(map(ended, known)) > len(known) - (len(known) // 2 + 1)
+def down(states: Iterable[State], members: int) -> bool:
+    """Whether certificates of etcd have ended on so many of these control planes that its members have no quorum."""
+    return sum(map(ended, states)) > members - (members // 2 + 1)

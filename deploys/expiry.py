@@ -22,7 +22,7 @@ from deploys import plan
 from deploys.ask import ask, ask_each
 from facts.certificate import RENEWAL, Certificates
 from facts.timer import Timer, TimerState
-from operations import timer
+from operations import remote, timer
 from operations.certificates import Question, refusal
 from operations.once import once
 
@@ -127,7 +127,7 @@ class Renewal:
 
 @once
 def renewal() -> Renewal:
-    """What is to be renewed of control planes, `--limit` or not. Raises InputError."""
+    """What is to be renewed of control planes that can be reached, `--limit` or not. Raises InputError."""
     settings, topology = plan.settings(), plan.topology()
     within = plan.option("renew_within")
     within = settings.certificate_warning_days if within is None else within
@@ -135,16 +135,14 @@ def renewal() -> Renewal:
         raise plan.InputError(
             f"renew_within: must be a number of days, not {within!r}, such as --data renew_within=60."
         )
-    states = _states(tuple(node.name for node in topology.control_planes))
-    bare = [node.name for node in topology.control_planes if _bare(node, states[node.name])]
+    known = tuple(remote.reached(topology.control_planes))  # one that is down may have been left out of the run
+    states = _states(tuple(node.name for node in known))
+    bare = [node.name for node in known if _bare(node, states[node.name])]
     plan.refuse([f"{name}: is no node of a cluster, having no {CA}. Run deploys/cluster.py first." for name in bare])
-    works = {
-        node.name: work(states[node.name], within, api_server_names(settings, topology, node))
-        for node in topology.control_planes
-    }
+    works = {node.name: work(states[node.name], within, api_server_names(settings, topology, node)) for node in known}
     # What does not work is mended first, while the others keep the quorum.
-    order = tuple(sorted(topology.control_planes, key=lambda node: not certificates.ended(states[node.name])))
-    together = certificates.down(states.values())
+    order = tuple(sorted(known, key=lambda node: not certificates.ended(states[node.name])))
+    together = certificates.down(states.values(), len(topology.control_planes))
     begun = next((node for node in order if works[node.name].files or works[node.name].stale), None)
     if begun and not together and (found := refusal(topology, begun)):
         plan.refuse([found])

@@ -40,6 +40,7 @@ from facts.certificate import Certificates
 from facts.etcd import ETCDCTL, Members
 from facts.kubeadm import ClusterConfig, StoredConfiguration
 from facts.kubernetes import kubectl
+from operations import remote
 from operations.change import will
 from operations.kubeadm import own_api, ready
 from operations.workload import settled
@@ -121,13 +122,14 @@ def etcd_healthy(seconds: int = 120) -> str:
 
 def sick(topology: Topology, node: Node) -> list[str]:
     """Control planes other than this one whose etcd members are not healthy, by the first that can be asked."""
-    others = [each.name for each in topology.control_planes if each != node]
-    for name in others:
-        state = inventory.get_host(name).get_fact(Members)
+    others = [each for each in topology.control_planes if each != node]
+    names = [each.name for each in others]
+    for each in remote.reached(others):
+        state = inventory.get_host(each.name).get_fact(Members)
         if state["state"] == "running":
             healthy = {member["name"] for member in state["members"] if member["healthy"] and not member["learner"]}
-            return [each for each in others if each not in healthy]
-    return others
+            return [name for name in names if name not in healthy]
+    return names
 
 
 def refusal(topology: Topology, node: Node) -> str | None:
@@ -137,7 +139,8 @@ def refusal(topology: Topology, node: Node) -> str | None:
         return None
     return (
         f"{node.name}: its etcd is not restarted while that of {' and '.join(found)} is not healthy: the cluster might "
-        "lose its quorum. Look there with `crictl ps -a` and `journalctl -u kubelet`, then run again."
+        "lose its quorum. Look there with `crictl ps -a` and `journalctl -u kubelet`, or take out a machine that is "
+        "gone (deploys/remove_node.py), then run again."
     )
 
 

@@ -253,6 +253,22 @@ def test_of_a_cluster_whose_certificates_have_ended_all_is_restarted_before_any_
     assert [each for each in run.log if "endpoint health >/dev/null" in each["command"]] == []
 
 
+def test_while_a_control_plane_is_down_only_a_cluster_whose_certificates_have_all_ended_is_renewed(site: Site) -> None:
+    rest = [each for each in CONTROL_PLANES if each != "cp3"]
+    with site.state() as state:
+        state["nodes"]["cp3"]["dead"] = True
+    assert changes(site.run("-y", "--exclude", "cp3", layer="renew_certificates")) == set()
+    ending(site, 20.5, rest, all_paths(site))
+    run = site.run("-y", "--exclude", "cp3", layer="renew_certificates")
+    assert run.code == 1 and run.changes == []
+    assert "its etcd is not restarted while that of cp3 is not healthy" in run.words
+    assert "take out a machine that is gone (deploys/remove_node.py)" in run.words
+    ending(site, -2.5, rest, all_paths(site))
+    run = site.run("-y", "--exclude", "cp3", layer="renew_certificates")
+    assert run.code == 0, run.words
+    assert all(served(site, host) for host in rest)
+
+
 def test_the_control_plane_whose_certificates_have_ended_comes_first(site: Site) -> None:
     ending(site, 20.5, CONTROL_PLANES, all_paths(site))
     ending(site, -2.5, [CONTROL_PLANES[2]], all_paths(site))

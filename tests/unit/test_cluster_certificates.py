@@ -254,14 +254,22 @@ def test_etcd_is_down_when_most_control_planes_have_ended(ended: int, down: bool
     states = [healthy() for _ in range(3)]
     for state in states[:ended]:
         end(state, PEER, -1)
-    assert certificates.down(states) is down
+    assert certificates.down(states, 3) is down
+
+
+def test_a_member_whose_control_plane_is_not_reached_may_have_the_quorum_with_others() -> None:
+    states = [healthy(), healthy()]
+    end(states[0], PEER, -1)
+    assert not certificates.down(states, 3)
+    end(states[1], PEER, -1)
+    assert certificates.down(states, 3)
 
 
 def test_one_control_plane_alone_is_down_when_its_own_have_ended() -> None:
     state = healthy()
-    assert not certificates.down([state])
+    assert not certificates.down([state], 1)
     end(state, SERVER, -1)
-    assert certificates.down([state])
+    assert certificates.down([state], 1)
 
 
 @pytest.mark.parametrize(("days", "ends"), [(29, True), (30, False)])
