@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import tempfile
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +93,7 @@ def merge(into: str, dest: str, cluster: str, after: Sequence[OperationMeta]) ->
     + after: operations that make it
     """
     path = Path(into).expanduser().resolve()
+    _writable(path)
     if host.state.is_executing or not any_changes(after):
         own, wanted = _merged(path, Path(dest), cluster)
         if own == wanted:
@@ -107,6 +109,15 @@ def merge(into: str, dest: str, cluster: str, after: Sequence[OperationMeta]) ->
         keep(path, wanted, owner)
 
     yield FunctionCommand(write, (), {})
+
+
+def _writable(path: Path) -> None:
+    """See that a file can be written beside this one and renamed. Raises OperationError."""
+    try:
+        with tempfile.TemporaryFile(dir=next(each for each in path.parents if each.exists())):
+            pass
+    except OSError as error:
+        raise OperationError(f"{path} is left as it is: nothing can be written beside it: {error.strerror}") from None
 
 
 def _merged(path: Path, added: Path, cluster: str) -> tuple[str, str]:

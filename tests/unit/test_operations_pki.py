@@ -160,6 +160,13 @@ def test_a_persons_own_kubeconfig_stays_theirs_when_root_merges_into_it(hosts: M
     assert (found, len(list(own.parent.iterdir()))) == ({(1234, 1235, 0o600)}, 2)
 
 
+def test_where_nothing_can_be_written_a_merge_says_so_before_anything_is_done(hosts: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    own = tmp_path / "file" / "config"
+    with pytest.raises(OperationError, match=f"^{own} is left as it is: nothing can be written beside it: "):
+        hosts({"cp1": {}}).plan(user.merge, into=str(own), dest=str(tmp_path / "none"), cluster="lab", after=[])
+
+
 def test_command_on_another_host_gives_its_lines_and_gets_its_standard_input(hosts: Make) -> None:
     ran = hosts({"cp1": {}, "cp2": {"echo": "one\ntwo"}})
     ctx_host.set(ran.inventory.get_host("cp1"))
