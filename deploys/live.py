@@ -35,20 +35,27 @@ def _stored() -> dict[str, Any]:
 def refuse() -> None:
     """Stop before the first change where a cluster that is there cannot follow the settings, or not before a rotation
     of its CAs has ended. Raises InputError."""
-    topology, stored = plan.topology(), _stored()
-    if not stored:
+    topology = plan.topology()
+    if not _stored():
         return
-    first = topology.first_control_plane
-    mine = plan.settings(first.name)
-    documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
-    moves = left() is not None
-    problems = [*authorities.interrupted(), *refused(stored, documents["ClusterConfiguration"], moves)]
-    plan.refuse([*problems, *(_beyond() if moves else ())])
+    plan.refuse([*authorities.interrupted(), *fixed(), *(_beyond() if left() else ())])
     others = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
     if others and len(others) < len(topology.control_planes):
         logger.warning(
             f"Warning: {', '.join(others)}: not in this run, so settings that have changed do not reach them"
         )
+
+
+@once
+def fixed() -> list[str]:
+    """Settings that a cluster which is there cannot follow, but for another virtual IP."""
+    topology, stored = plan.topology(), _stored()
+    if not stored:
+        return []
+    first = topology.first_control_plane
+    mine = plan.settings(first.name)
+    documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
+    return refused(stored, documents["ClusterConfiguration"], left() is not None)
 
 
 @once

@@ -87,9 +87,9 @@ def one(me: Node) -> OperationMeta:
 
 
 def obstacles() -> list[str]:
-    """What preflight found but for the versions that this is to change, a rotation of CAs, another virtual IP, what
-    `--limit` would leave behind, and pods that hold a node."""
-    return [*authorities.interrupted(), *live.moving(), *_left_behind(), *_found(), *_held()]
+    """What preflight found but for the versions that this is to change, a rotation of CAs, another virtual IP, settings
+    that the cluster cannot follow, what `--limit` would leave behind, and pods that hold a node."""
+    return [*authorities.interrupted(), *live.moving(), *live.fixed(), *_left_behind(), *_found(), *_held()]
 
 
 def _left_behind() -> list[str]:

@@ -262,3 +262,14 @@ def test_an_upgrade_waits_for_the_end_of_a_rotation_of_cas(site: Site) -> None:
     run = site.run("-y", layer="upgrade")
     assert (run.code, run.changes) == (1, [])
     assert "cp2: a rotation of CAs is under way. End it first: deploys/rotate_ca.py goes on with it." in run.words
+
+
+@pytest.mark.parametrize("changed", [("service_subnet", "10.97.0.0/16"), ("pod_subnet", "10.9.0.0/16")])
+def test_settings_that_the_cluster_cannot_follow_stop_it_before_any_change(
+    site: Site, changed: tuple[str, str]
+) -> None:
+    """kubeadm would write them into the manifests of the new version."""
+    name, subnet = changed
+    run = site.run("-y", "--data", f"{name}={subnet}", layer="upgrade")
+    assert (run.code, run.changes) == (1, [])
+    assert f"{name}: the cluster has networking." in run.words
