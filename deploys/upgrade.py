@@ -10,6 +10,7 @@ from pyinfra.api import deploy
 from pyinfra.api.operation import OperationMeta
 
 from cluster import draining
+from cluster.configuration import PATCHES
 from cluster.topology import Node
 from cluster.upgrade import stale, static_pods
 from deploys import authorities, labels, live, plan, survey
@@ -32,6 +33,7 @@ from operations import upgrade as operations
 from operations.change import any_changes
 from operations.kubeadm import find_seed
 from operations.once import once
+from operations.reconfigure import patches as patches_of
 
 # The check that finds nodes of an older version.
 BEHIND = "kubernetes-version"
@@ -76,11 +78,11 @@ def wanted() -> dict[str, str]:
 
 def one(me: Node) -> OperationMeta:
     """Upgrade this host."""
-    patches = plan.kubelet_patch()
+    settings, topology = plan.settings(), plan.topology()
+    patches = PATCHES if plan.kubelet_patch() else patches_of(settings, topology, me)
     done = operations.node(
-        name=f"Upgrade {me.name} to {plan.settings().kubernetes_version}",
-        settings=plan.settings(), topology=plan.topology(), node=me, images=wanted(), programs=programs(),
-        patches=patches,
+        name=f"Upgrade {me.name} to {settings.kubernetes_version}",
+        settings=settings, topology=topology, node=me, images=wanted(), programs=programs(), patches=patches,
     )  # fmt: skip
     labels.restore("programs of Kubernetes", list(programs()), [done])
     return done

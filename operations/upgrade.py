@@ -13,7 +13,6 @@ import gevent
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
-from cluster.configuration import PATCHES
 from cluster.kubeadm import init_documents
 from cluster.lock import File
 from cluster.settings import Settings
@@ -77,12 +76,12 @@ def is_first(topology: Topology, node: Node, wanted: Mapping[str, str]) -> bool:
     return tag(wanted["kube-apiserver"]) not in {tag(image) for image in servers if image}
 
 
-def command(settings: Settings, first: bool, patches: bool) -> str:
-    """kubeadm's own upgrade of a node."""
+def command(settings: Settings, first: bool, patches: str) -> str:
+    """kubeadm's own upgrade of a node; the cluster does not keep by which `patches` it was made."""
     verb = f"apply {settings.kubernetes_version} -y" if first else "node"
     ignored = settings.ignore_preflight_errors
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
-    flags += f" --patches={PATCHES}" if patches else ""
+    flags += f" --patches={shlex.quote(patches)}" if patches else ""
     return f"timeout 1200 kubeadm upgrade {verb}{flags} >/dev/null"
 
 
@@ -93,7 +92,7 @@ def node(
     node: Node,
     images: Mapping[str, str],
     programs: Mapping[str, File],
-    patches: bool = False,
+    patches: str = "",
 ) -> Generator[StringCommand, None, None]:
     """
     Take this node to the settings' version of Kubernetes: static pods, kubelet and the programs beside it.
@@ -105,7 +104,7 @@ def node(
     + node: this host
     + images: static pods' short name -> image wanted
     + programs: destination path -> piece of the bundle
-    + patches: have kubeadm lay the host's patches over the kubelet's configuration
+    + patches: the directory of those that kubeadm lays over what it writes; none is empty
     """
     version = settings.kubernetes_version
     yield from idle(host.get_fact(KubeadmNode))

@@ -89,13 +89,13 @@ def _(node: Node) -> None:
     node.state["busy"] = False
 
 
-@command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y >/dev/null")
+@command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y( --patches=\S+)? >/dev/null")
 def _(node: Node, version: str) -> None:
     node.api()
     replaced(node, version)
 
 
-@command(r"timeout \d+ kubeadm upgrade node >/dev/null")
+@command(r"timeout \d+ kubeadm upgrade node( --patches=\S+)? >/dev/null")
 def _(node: Node) -> None:
     if node.state.get("busy"):
         raise Refused("another kubeadm is at work")

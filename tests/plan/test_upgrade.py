@@ -152,6 +152,14 @@ def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site)
     assert loaded < run.like("kubeadm upgrade", "change")[0]["began"]
 
 
+def test_manifests_of_the_new_version_have_the_sites_patches_too(site: Site) -> None:
+    own = [f'{kind}_configuration={{"patches": {{"directory": "/etc/own-{kind}"}}}}' for kind in ("init", "join")]
+    run = site.run("-y", "--data", own[0], "--data", own[1], layer="upgrade")
+    first, *others = (each["command"] for each in run.like("kubeadm upgrade", "change"))
+    assert " --patches=/etc/own-init " in first
+    assert len(others) == len(NODES) - 1 and all(" --patches=/etc/own-join " in each for each in others)
+
+
 def test_the_dry_run_names_what_is_replaced(site: Site) -> None:
     run = site.run("--dry", layer="upgrade")
     assert run.code == 0, run.words
