@@ -24,6 +24,7 @@ from deploys.load_balancer import load_balancer
 from deploys.network import network
 from deploys.node import node
 from deploys.packages import programs, service_of_kubelet
+from deploys.reconfigure import audit_policy
 from deploys.runtime import runtime
 from deploys.verify import verify
 from facts.pods import NodePods
@@ -54,6 +55,7 @@ def upgrade() -> None:
         etcd_backup()
     distribute()
     images()
+    audit_policy()
     for each in host.loop((*topology.control_planes, *topology.workers)):
         if each == me:
             done = one(each)

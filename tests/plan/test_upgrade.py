@@ -160,6 +160,17 @@ def test_manifests_of_the_new_version_have_the_sites_patches_too(site: Site) -> 
     assert len(others) == len(NODES) - 1 and all(" --patches=/etc/own-join " in each for each in others)
 
 
+def test_an_audit_policy_is_there_before_an_api_server_of_the_new_version_reads_it(site: Site) -> None:
+    policy = 'audit_policy={"rules": [{"level": "Metadata"}]}'
+    plan = site.run("--dry", "--json", "--data", policy, layer="upgrade")
+    run = site.run("-y", "--data", policy, layer="upgrade")
+    assert run.code == 0, run.words
+    assert plan.differs(run) == []
+    written = run.like("/etc/kubernetes/audit/policy-", "change")
+    assert sorted(each["host"] for each in written) == sorted(GROUPS["control_plane"])
+    assert max(each["ended"] for each in written) < run.like("kubeadm upgrade apply", "change")[0]["began"]
+
+
 def test_the_dry_run_names_what_is_replaced(site: Site) -> None:
     run = site.run("--dry", layer="upgrade")
     assert run.code == 0, run.words
