@@ -81,6 +81,9 @@ def wanted() -> dict[str, str]:
 def one(me: Node) -> OperationMeta:
     """Upgrade this host."""
     settings, topology = plan.settings(), plan.topology()
+    # kubeadm renews certificates for the names that they have; reconfigure.py knows new ones by what the cluster keeps.
+    known = tuple(name for name in settings.api_cert_extra_sans if name not in live.new_names())
+    settings = settings.model_copy(update={"api_cert_extra_sans": known})
     patches = PATCHES if plan.kubelet_patch() else patches_of(settings, topology, me)
     done = operations.node(
         name=f"Upgrade {me.name} to {settings.kubernetes_version}",

@@ -171,6 +171,17 @@ def test_an_audit_policy_is_there_before_an_api_server_of_the_new_version_reads_
     assert max(each["ended"] for each in written) < run.like("kubeadm upgrade apply", "change")[0]["began"]
 
 
+def test_a_name_that_certificates_lack_is_not_taken_for_one_that_they_have_by_the_next_deploy(site: Site) -> None:
+    """kubeadm renews certificates on the way, for the names that are in them."""
+    named = ("-y", "--data", 'api_cert_extra_sans=["api.example.org"]')
+    assert site.run(*named, layer="upgrade").code == 0
+    run = site.run(*named)
+    assert run.code == 0, run.words
+    made = [name for name, operation in run.made if "Make the API server's certificate" in operation]
+    assert sorted(made) == sorted(GROUPS["control_plane"])
+    assert site.run(*named).made == set()
+
+
 def test_the_dry_run_names_what_is_replaced(site: Site) -> None:
     run = site.run("--dry", layer="upgrade")
     assert run.code == 0, run.words
