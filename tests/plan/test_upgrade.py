@@ -235,6 +235,13 @@ def held(**status: int) -> dict[str, Any]:
     return {"pods": [pod], "budgets": [budget]}
 
 
+def test_pods_of_a_node_are_asked_for_once_however_many_hosts_plan(site: Site) -> None:
+    """They are asked for at one control plane."""
+    run = site.run("--dry", layer="upgrade")
+    assert run.code == 0, run.words
+    assert [len(run.like(f"spec.nodeName={name} ", "fact")) for name in NODES] == [1] * len(NODES)
+
+
 def test_pods_that_can_never_leave_stop_it_before_any_change(site: Site) -> None:
     with site.state() as state:
         state["cluster"] |= held(expectedPods=1)
