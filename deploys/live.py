@@ -14,7 +14,7 @@ from cluster import reconfiguration
 from cluster.endpoint import Endpoint
 from cluster.kubeadm import live_documents
 from cluster.reconfiguration import missing_names, refused
-from deploys import authorities, plan
+from deploys import authorities, plan, versions
 from deploys.ask import ask
 from facts.kubeadm import KubeadmNode, StoredConfiguration
 from operations import remote
@@ -33,12 +33,12 @@ def _stored() -> dict[str, Any]:
 
 @once
 def refuse() -> None:
-    """Stop before the first change where a cluster that is there cannot follow the settings, or not before a rotation
-    of its CAs has ended. Raises InputError."""
+    """Stop before the first change where a cluster that is there cannot follow the settings, or not before an upgrade
+    or a rotation of its CAs has ended. Raises InputError."""
     topology = plan.topology()
     if not _stored():
         return
-    plan.refuse([*authorities.interrupted(), *fixed(), *(_beyond() if left() else ())])
+    plan.refuse([*versions.behind(), *authorities.interrupted(), *fixed(), *(_beyond() if left() else ())])
     others = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
     if others and len(others) < len(topology.control_planes):
         logger.warning(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pyinfra import inventory
 
 from cluster import draining
+from cluster.findings import report
+from cluster.preflight.versions import skew
 from cluster.topology import Node
 from cluster.upgrade import stale, static_pods
 from deploys import plan
@@ -29,6 +31,16 @@ def pending(planes: tuple[Node, ...]) -> list[Node]:
     """Those of these control planes that run other static pods than the bundle's."""
     found = ask(NodeVersions, planes)
     return [each for each in planes if stale(found[each.name]["images"], wanted())]
+
+
+@once
+def behind() -> list[str]:
+    """Nodes of this run that are of another version than the bundle's: a layer would take them to it, all at once or
+    undrained, where preflight has not been first."""
+    settings, topology = plan.settings(), plan.topology()
+    found = ask(NodeVersions, plan.in_run((*topology.control_planes, *topology.workers)))
+    others = [each for name, runs in found.items() for each in skew(name, runs, settings.kubernetes_version)]
+    return [each.line() for each in report(others, settings.waived_checks) if not each.waived]
 
 
 @once

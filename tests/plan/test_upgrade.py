@@ -69,8 +69,9 @@ def upgraded(run: Run) -> list[str]:
     return [each["host"] for each in run.like("systemctl restart kubelet.service", "change")]
 
 
-def test_a_deploy_refuses_to_take_all_nodes_to_another_version_at_once(site: Site) -> None:
-    run = site.run("-y")
+@pytest.mark.parametrize("layer", ["cluster", "control_plane", "packages", "reconfigure"])
+def test_a_deploy_refuses_to_take_all_nodes_to_another_version_at_once(site: Site, layer: str) -> None:
+    run = site.run("-y", layer=layer)
     assert run.code == 1
     assert f"it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
     assert "Run deploys/upgrade.py" in run.words
