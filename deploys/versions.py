@@ -5,6 +5,8 @@ It is apart from the deploys, for pyinfra executes a deploy's file anew for ever
 
 from __future__ import annotations
 
+import itertools
+
 from pyinfra import inventory
 
 from cluster import draining
@@ -35,10 +37,11 @@ def pending(planes: tuple[Node, ...]) -> list[Node]:
 
 @once
 def behind() -> list[str]:
-    """Nodes of this run that are of another version than the bundle's: a layer would take them to it, all at once or
-    undrained, where preflight has not been first."""
+    """Nodes that are of another version than the bundle's, of this run and the cluster that it joins hosts to: a layer
+    would take them to it, all at once or undrained, or make a node that is newer than the API."""
     settings, topology = plan.settings(), plan.topology()
-    found = ask(NodeVersions, plan.in_run((*topology.control_planes, *topology.workers)))
+    seed = itertools.islice(remote.reached(topology.control_planes), 1)
+    found = ask(NodeVersions, {*plan.in_run((*topology.control_planes, *topology.workers)), *seed})
     others = [each for name, runs in found.items() for each in skew(name, runs, settings.kubernetes_version)]
     return [each.line() for each in report(others, settings.waived_checks) if not each.waived]
 

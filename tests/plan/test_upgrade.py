@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import GROUPS, VERSION, Deployed, Run, Site, make_bundle, make_site
+from runs import GROUPS, VERSION, Deployed, Run, Site, machine, make_bundle, make_site
 
 OLD = "v1.35.6"
 NODES = [*GROUPS["control_plane"], *GROUPS["worker"]]
@@ -76,6 +76,19 @@ def test_a_deploy_refuses_to_take_all_nodes_to_another_version_at_once(site: Sit
     assert f"it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
     assert "Run deploys/upgrade.py" in run.words
     assert run.changes == []
+
+
+def test_a_host_does_not_join_a_cluster_of_another_version(site: Site) -> None:
+    """Its kubelet would be newer than the API servers, which are not asked by the preflight of this host alone."""
+    path = site.directory / "inventory.py"
+    path.write_text(
+        path.read_text().replace('("@fake/w1"', '("@fake/w9", {"address": "10.0.0.39", **_settings}), ("@fake/w1"')
+    )
+    with site.state() as state:
+        state["nodes"]["w9"] = machine("10.0.0.39")
+    run = site.run("-y", "--limit", "w9", "--limit", "load_balancer")
+    assert (run.code, run.changes) == (1, [])
+    assert f"cp1: it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
 
 
 def test_the_plan_is_what_the_run_then_does_and_a_second_run_does_nothing(site: Site) -> None:
