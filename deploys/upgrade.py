@@ -82,11 +82,13 @@ def one(me: Node) -> OperationMeta:
 
 def obstacles() -> list[str]:
     """What preflight found but for the versions that this is to change, a rotation of CAs, another virtual IP, settings
-    that the cluster cannot follow, what `--limit` would leave behind, and pods that hold a node."""
+    that the cluster cannot follow, hosts that are no nodes, what `--limit` would leave behind, and pods that hold a
+    node."""
     return [
         *authorities.interrupted(),
         *live.moving(),
         *live.fixed(),
+        *versions.strangers(),
         *versions.left_behind(),
         *_found(),
         *versions.held(),

@@ -76,3 +76,17 @@ def held() -> list[str]:
         if state := inventory.get_host(seed.name).get_fact(NodePods, node=name):
             found += draining.problems(name, state["pods"], state["budgets"])
     return found
+
+
+@once
+def strangers() -> list[str]:
+    """Hosts of this run that are no nodes of the cluster: they have nothing to upgrade, and no runtime for images."""
+    topology = plan.topology()
+    seed, known = find_seed(topology)
+    nodes = plan.in_run((*topology.control_planes, *topology.workers))
+    return [
+        f"{each.name}: is no node of the cluster yet. Leave it out with --exclude {each.name}, and have it join by "
+        "deploys/cluster.py after the upgrade."
+        for each in nodes
+        if seed and each.name not in known
+    ]

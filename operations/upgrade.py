@@ -154,7 +154,7 @@ def node(
     if host.state.is_executing:
         remote.on(seed.name, wait_for(node.name, version, is_control_plane), why=f"waiting for {node.name}")
         if is_control_plane:
-            _await_member(topology, seed)
+            _await_members([each.name for each in topology.control_planes if each.name in nodes], seed)
         remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")
 
 
@@ -171,9 +171,8 @@ def _nodes(topology: Topology) -> tuple[Node, dict[str, NodeState]]:
     return seed, nodes
 
 
-def _await_member(topology: Topology, seed: Node, seconds: int = 120) -> None:
+def _await_members(wanted: list[str], seed: Node, seconds: int = 120) -> None:
     """Wait until every member of etcd is healthy: the next node takes one of them away."""
-    wanted = [each.name for each in topology.control_planes]
     found: list[str] = []
     for _ in range(0, seconds, 3):
         found = etcd_unhealthy(inventory.get_host(seed.name).get_fact(Members), wanted)

@@ -91,6 +91,22 @@ def test_a_host_does_not_join_a_cluster_of_another_version(site: Site) -> None:
     assert f"cp1: it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
 
 
+def test_a_control_plane_that_is_yet_to_join_is_left_out_and_the_others_are_upgraded(site: Site) -> None:
+    """Such as one whose machine was replaced."""
+    with site.state() as state:
+        state["nodes"]["cp2"] = machine(GROUPS["control_plane"]["cp2"])
+        del state["cluster"]["nodes"]["cp2"]
+    for flag in ("--dry", "-y"):
+        run = site.run(flag, layer="upgrade")
+        assert (run.code, run.changes) == (1, [])
+        assert "cp2: is no node of the cluster yet. Leave it out with --exclude cp2, and have it join" in run.words
+    run = site.run("-y", "--exclude", "cp2", "--data", "verify_timeout=1", layer="upgrade")
+    assert upgraded(run) == [name for name in NODES if name != "cp2"]
+    assert (run.code, "node cp2 is not in the cluster" in run.words) == (1, True)
+    assert site.run("-y").code == 0
+    assert versions(site) == {name: {VERSION} for name in NODES}
+
+
 def test_the_plan_is_what_the_run_then_does_and_a_second_run_does_nothing(site: Site) -> None:
     plan = site.run("--dry", "--json", layer="upgrade")
     assert plan.code == 0, plan.words
