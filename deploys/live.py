@@ -14,6 +14,7 @@ from cluster import reconfiguration
 from cluster.endpoint import Endpoint
 from cluster.kubeadm import live_documents
 from cluster.reconfiguration import missing_names, refused
+from cluster.topology import Node
 from deploys import authorities, plan, versions
 from deploys.ask import ask
 from facts.kubeadm import KubeadmNode, StoredConfiguration
@@ -29,6 +30,15 @@ def _stored() -> dict[str, Any]:
             found: dict[str, Any] = yaml.safe_load(text)
             return found
     return {}
+
+
+@once
+def joined() -> list[Node]:
+    """Hosts of this run of which kubeadm has made nodes, or has begun to."""
+    topology = plan.topology()
+    nodes = plan.in_run((*topology.control_planes, *topology.workers))
+    states = ask(KubeadmNode, nodes)
+    return [each for each in nodes if states[each.name]["state"] != "none"]
 
 
 @once
