@@ -38,6 +38,9 @@ from operations.kubeadm import (
 from operations.verify import etcd_unhealthy
 
 KUBEADM = "/usr/bin/kubeadm"
+# Where kubeadm leaves all of a member's data, each time that it upgrades one (GetPathManagerForUpgrade,
+# https://github.com/kubernetes/kubernetes/blob/v1.36.2/cmd/kubeadm/app/phases/upgrade/staticpods.go).
+COPIES = "/etc/kubernetes/tmp/kubeadm-backup-etcd-*"
 
 
 def wait_for(name: str, version: str, control_plane: bool, seconds: int = 300) -> str:
@@ -156,6 +159,7 @@ def node(
         remote.on(seed.name, wait_for(node.name, version, is_control_plane), why=f"waiting for {node.name}")
         if is_control_plane:
             _await_members([each.name for each in topology.control_planes if each.name in nodes], seed)
+            yield StringCommand(f"rm -rf {COPIES}")
         remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")
 
 

@@ -77,6 +77,7 @@ def replaced(node: Node, version: str) -> None:
     if missing := node.state["static_pods"].keys() - loaded.keys():
         raise Refused(f"images are missing: {missing}")
     node.state["static_pods"] = loaded
+    node.write(f"{upgrade.COPIES.rstrip('*')}{node.world.clock}", "etcd's data\n", "600")
     node.write(ADMIN, f"renewed at {node.world.clock}\n", "600")
     node.world.cluster["upgraded"] = version
     # The last makes add-ons anew.
@@ -87,6 +88,12 @@ def replaced(node: Node, version: str) -> None:
 @command(r"timeout \d+ sh -c 'while pgrep -x kubeadm .*")
 def _(node: Node) -> None:
     node.state["busy"] = False
+
+
+@command(like(f"rm -rf {upgrade.COPIES}"))
+def _(node: Node) -> None:
+    for path in [each for each in node.files if each.startswith(upgrade.COPIES.rstrip("*"))]:
+        del node.files[path]
 
 
 @command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y( --patches=\S+)? >/dev/null")

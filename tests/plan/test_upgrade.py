@@ -182,6 +182,21 @@ def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site)
     assert loaded < run.like("kubeadm upgrade", "change")[0]["began"]
 
 
+def test_etcds_data_is_not_left_beside_it_once_the_upgrade_of_its_node_is_proved(site: Site) -> None:
+    """kubeadm copies it all, with every secret, each time that it upgrades a control plane, and keeps it."""
+
+    def left() -> list[str]:
+        with site.state() as state:
+            return [name for name in NODES for path in state["nodes"][name]["files"] if "kubeadm-backup-etcd" in path]
+
+    site.break_command("cp3", "restart kubelet", "it broke")
+    assert site.run("-y", layer="upgrade").code == 1
+    assert left() == ["cp3"]
+    site.mend("cp3")
+    assert site.run("-y", layer="upgrade").code == 0
+    assert left() == []
+
+
 def test_manifests_of_the_new_version_have_the_sites_patches_too(site: Site) -> None:
     own = [f'{kind}_configuration={{"patches": {{"directory": "/etc/own-{kind}"}}}}' for kind in ("init", "join")]
     run = site.run("-y", "--data", own[0], "--data", own[1], layer="upgrade")
