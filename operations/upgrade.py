@@ -190,14 +190,15 @@ def _await_members(wanted: list[str], seed: Node, seconds: int = 120) -> None:
 @operation()
 def ready_for_it(topology: Topology) -> Generator[StringCommand, None, None]:
     """
-    Assert before the first change that nodes and etcd are well, those apart that an upgrade was interrupted on.
+    Assert before the first change that nodes and etcd are well, those of this run apart that one was interrupted on.
 
     + topology: all nodes
     """
     seed, nodes = _nodes(topology)
-    lines = [f"node {name} is not Ready" for name, each in nodes.items() if not each["ready"] and not each["mark"]]
+    run = {each.name for each in host.state.inventory if host.state.is_host_in_limit(each)}
+    begun = [name for name, each in nodes.items() if each["mark"] and name in run]
+    lines = [f"node {name} is not Ready" for name, each in nodes.items() if not each["ready"] and name not in begun]
     known = [each.name for each in topology.control_planes if each.name in nodes]
-    begun = [name for name in known if nodes[name]["mark"]]
     etcd = inventory.get_host(seed.name).get_fact(Members)
     others = [each for each in etcd["members"] if each["name"] not in begun]
     lines += etcd_unhealthy({**etcd, "members": others}, [name for name in known if name not in begun])

@@ -171,6 +171,18 @@ def test_only_the_member_of_a_node_that_was_interrupted_may_be_unhealthy(site: S
     assert (f"etcd member {dead} is not healthy" in run.words) == bool(code)
 
 
+def test_a_node_that_was_interrupted_is_not_left_as_it_is_while_others_are_upgraded(site: Site) -> None:
+    """Two nodes would be away at once, or two members of etcd."""
+    assert site.run("-y", "--limit", "control_plane", "--limit", "load_balancer", layer="upgrade").code == 0
+    with site.state() as state:
+        state["cluster"]["marks"] = {"cp2": "schedulable", "w2": "schedulable"}
+        state["cluster"]["unhealthy"] = ["cp2"]
+        state["nodes"]["w2"]["dead"] = True
+    run = site.run("-y", "--limit", "w1", layer="upgrade")
+    assert (run.code, run.changes) == (1, [])
+    assert "node w2 is not Ready" in run.words and "etcd member cp2 is not healthy" in run.words
+
+
 def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site) -> None:
     run = site.run("-y", layer="upgrade")
     assert upgraded(run) == NODES
