@@ -62,7 +62,7 @@ def wait_for(name: str, version: str, control_plane: bool, seconds: int = 300) -
         f'lacks=$(printf "%s\\n" {shlex.join(wanted)} | grep -vxF -e "$said"); '
         'test -n "$lacks" && test $(date +%s) -lt $end || break; sleep 2; done; '
         f'test -z "$lacks" || {{ printf "%s\\n" "{name} is not Ready with a kubelet {version} after {seconds} s:" '
-        '"$said" >&2; exit 1; }'
+        '"$said" "Look there with journalctl -u kubelet and crictl ps -a, then run again." >&2; exit 1; }'
     )
 
 
