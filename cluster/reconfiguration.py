@@ -209,7 +209,8 @@ def _pod(text: str) -> Any:
     document = _plain(yaml.safe_load(text)) or {}
     document.pop("status", None)
     for container in document.get("spec", {}).get("containers", ()):
-        container["command"] = [each for each in container["command"] if not each.startswith(BOOTSTRAP)]
+        if "command" in container:  # one that a site's patches have put there may have none
+            container["command"] = [each for each in container["command"] if not each.startswith(BOOTSTRAP)]
     return document
 
 

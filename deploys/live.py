@@ -14,7 +14,8 @@ from cluster import reconfiguration
 from cluster.endpoint import Endpoint
 from cluster.kubeadm import live_documents
 from cluster.reconfiguration import missing_names, refused
-from deploys import authorities, plan
+from cluster.topology import Node
+from deploys import authorities, plan, versions
 from deploys.ask import ask
 from facts.kubeadm import KubeadmNode, StoredConfiguration
 from operations import remote
@@ -32,23 +33,39 @@ def _stored() -> dict[str, Any]:
 
 
 @once
+def joined() -> list[Node]:
+    """Hosts of this run of which kubeadm has made nodes, or has begun to."""
+    topology = plan.topology()
+    nodes = plan.in_run((*topology.control_planes, *topology.workers))
+    states = ask(KubeadmNode, nodes)
+    return [each for each in nodes if states[each.name]["state"] != "none"]
+
+
+@once
 def refuse() -> None:
-    """Stop before the first change where a cluster that is there cannot follow the settings, or not before a rotation
-    of its CAs has ended. Raises InputError."""
-    topology, stored = plan.topology(), _stored()
-    if not stored:
+    """Stop before the first change where a cluster that is there cannot follow the settings, or not before an upgrade
+    or a rotation of its CAs has ended. Raises InputError."""
+    topology = plan.topology()
+    if not _stored():
         return
-    first = topology.first_control_plane
-    mine = plan.settings(first.name)
-    documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
-    moves = left() is not None
-    problems = [*authorities.interrupted(), *refused(stored, documents["ClusterConfiguration"], moves)]
-    plan.refuse([*problems, *(_beyond() if moves else ())])
+    plan.refuse([*versions.behind(), *authorities.interrupted(), *fixed(), *(_beyond() if left() else ())])
     others = [node.name for node in topology.control_planes if node not in plan.in_run(topology.control_planes)]
     if others and len(others) < len(topology.control_planes):
         logger.warning(
             f"Warning: {', '.join(others)}: not in this run, so settings that have changed do not reach them"
         )
+
+
+@once
+def fixed() -> list[str]:
+    """Settings that a cluster which is there cannot follow, but for another virtual IP."""
+    topology, stored = plan.topology(), _stored()
+    if not stored:
+        return []
+    first = topology.first_control_plane
+    mine = plan.settings(first.name)
+    documents = {each["kind"]: each for each in yaml.safe_load_all(live_documents(mine, mine, topology, first))}
+    return refused(stored, documents["ClusterConfiguration"], left() is not None)
 
 
 @once

@@ -11,7 +11,7 @@ from pyinfra.api import deploy
 
 from cluster import pieces
 from cluster.lock import File
-from deploys import labels, plan
+from deploys import labels, plan, versions
 from facts.kubeadm import KubeadmNode
 from operations import bundle, file, service
 
@@ -64,4 +64,10 @@ def packages() -> None:
     plan.barrier("packages")
 
 
-plan.run(__name__, packages)
+def alone() -> None:
+    """Unless that would give nodes of another version their programs, all at once."""
+    plan.refuse(versions.behind())
+    packages()
+
+
+plan.run(__name__, alone)

@@ -5,15 +5,14 @@ and containerd.service; of CRI-O /etc/crio, /etc/containers and crio.service. Un
 and remove the packages, or remove what the bundle brought; docs/runtimes.md names it.
 """
 
-from pyinfra import host, inventory
+from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.api.operation import OperationMeta
 
 from cluster import pieces
 from cluster import runtime as runtimes
 from cluster.runtime import REGISTRIES, Wanted
-from deploys import labels, plan
-from facts.kubeadm import KubeadmNode
+from deploys import labels, live, plan
 from operations import bundle, bundle_server, containerd, crio, file, service
 from operations import runtime as operations
 
@@ -27,7 +26,7 @@ def runtime() -> None:
     wanted, topology = plan.runtime(), plan.topology()
     nodes = plan.in_run((*topology.control_planes, *topology.workers))
     # In a cluster one node comes first: a runtime that does not start there ends the run before the others have it.
-    alone = [each for each in nodes[-1:] if inventory.get_host(each.name).get_fact(KubeadmNode)["state"] != "none"]
+    alone = live.joined()[-1:]
     for some in host.loop((alone, [each for each in nodes if each not in alone])):
         if plan.me() in some:
             {"containerd": _containerd, "cri-o": _crio}[wanted.name](wanted)

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from pyinfra.api import FactBase
 
+from cluster.pieces import short_name
 from facts.kubeadm import OWN, STATIC_PODS
 
 # Set on a Node for as long as it is being upgraded: whether pods could be scheduled to it before.
@@ -43,7 +44,8 @@ class NodeVersions(FactBase[Versions]):
         found = self.default()
         for line in output:
             words = line.split()
-            if words[0] == "image":
+            # A site's patches may have put others beside it.
+            if words[0] == "image" and short_name(words[2]) == words[1]:
                 found["images"][words[1]] = words[2]
             elif words[0] == "Kubernetes":
                 found["running"] = words[1]

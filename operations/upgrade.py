@@ -13,7 +13,6 @@ import gevent
 from pyinfra import host, inventory
 from pyinfra.api import OperationError, StringCommand, operation
 
-from cluster.configuration import PATCHES
 from cluster.kubeadm import init_documents
 from cluster.lock import File
 from cluster.settings import Settings
@@ -39,6 +38,9 @@ from operations.kubeadm import (
 from operations.verify import etcd_unhealthy
 
 KUBEADM = "/usr/bin/kubeadm"
+# Where kubeadm leaves all of a member's data, each time that it upgrades one (GetPathManagerForUpgrade,
+# https://github.com/kubernetes/kubernetes/blob/v1.36.2/cmd/kubeadm/app/phases/upgrade/staticpods.go).
+COPIES = "/etc/kubernetes/tmp/kubeadm-backup-etcd-*"
 
 
 def wait_for(name: str, version: str, control_plane: bool, seconds: int = 300) -> str:
@@ -52,14 +54,15 @@ def wait_for(name: str, version: str, control_plane: bool, seconds: int = 300) -
     pods = f'{{{{range .items}}}}{{{{.metadata.name}}}} {ready}{{{{"\\n"}}}}{{{{end}}}}'
     wanted = [f"{version} True", *(f"{pod}-{name} True" for pod in STATIC_PODS if control_plane)]
     return (
-        f"for i in $(seq {seconds // 2}); do "
+        # By the clock: an API that is away lets each question wait for half a minute.
+        f"end=$(($(date +%s) + {seconds})); while :; do "
         f"said=$({KUBECTL} get node {node} -o go-template='{shown}' 2>&1; echo; "
         f"{KUBECTL} get pods -n kube-system -l tier=control-plane --field-selector spec.nodeName={node} "
         f"-o go-template='{pods}' 2>&1); "
         f'lacks=$(printf "%s\\n" {shlex.join(wanted)} | grep -vxF -e "$said"); '
-        'test -z "$lacks" && break; sleep 2; done; '
+        'test -n "$lacks" && test $(date +%s) -lt $end || break; sleep 2; done; '
         f'test -z "$lacks" || {{ printf "%s\\n" "{name} is not Ready with a kubelet {version} after {seconds} s:" '
-        '"$said" >&2; exit 1; }'
+        '"$said" "Look there with journalctl -u kubelet and crictl ps -a, then run again." >&2; exit 1; }'
     )
 
 
@@ -77,12 +80,12 @@ def is_first(topology: Topology, node: Node, wanted: Mapping[str, str]) -> bool:
     return tag(wanted["kube-apiserver"]) not in {tag(image) for image in servers if image}
 
 
-def command(settings: Settings, first: bool, patches: bool) -> str:
-    """kubeadm's own upgrade of a node."""
+def command(settings: Settings, first: bool, patches: str) -> str:
+    """kubeadm's own upgrade of a node; the cluster does not keep by which `patches` it was made."""
     verb = f"apply {settings.kubernetes_version} -y" if first else "node"
     ignored = settings.ignore_preflight_errors
     flags = f" --ignore-preflight-errors={','.join(ignored)}" if ignored else ""
-    flags += f" --patches={PATCHES}" if patches else ""
+    flags += f" --patches={shlex.quote(patches)}" if patches else ""
     return f"timeout 1200 kubeadm upgrade {verb}{flags} >/dev/null"
 
 
@@ -93,7 +96,7 @@ def node(
     node: Node,
     images: Mapping[str, str],
     programs: Mapping[str, File],
-    patches: bool = False,
+    patches: str = "",
 ) -> Generator[StringCommand, None, None]:
     """
     Take this node to the settings' version of Kubernetes: static pods, kubelet and the programs beside it.
@@ -105,7 +108,7 @@ def node(
     + node: this host
     + images: static pods' short name -> image wanted
     + programs: destination path -> piece of the bundle
-    + patches: have kubeadm lay the host's patches over the kubelet's configuration
+    + patches: the directory of those that kubeadm lays over what it writes; none is empty
     """
     version = settings.kubernetes_version
     yield from idle(host.get_fact(KubeadmNode))
@@ -155,7 +158,8 @@ def node(
     if host.state.is_executing:
         remote.on(seed.name, wait_for(node.name, version, is_control_plane), why=f"waiting for {node.name}")
         if is_control_plane:
-            _await_member(topology, seed)
+            _await_members([each.name for each in topology.control_planes if each.name in nodes], seed)
+            yield StringCommand(f"rm -rf {COPIES}")
         remote.on(seed.name, give_back(node.name, mark), why=f"giving {node.name} back")
 
 
@@ -172,9 +176,8 @@ def _nodes(topology: Topology) -> tuple[Node, dict[str, NodeState]]:
     return seed, nodes
 
 
-def _await_member(topology: Topology, seed: Node, seconds: int = 120) -> None:
+def _await_members(wanted: list[str], seed: Node, seconds: int = 120) -> None:
     """Wait until every member of etcd is healthy: the next node takes one of them away."""
-    wanted = [each.name for each in topology.control_planes]
     found: list[str] = []
     for _ in range(0, seconds, 3):
         found = etcd_unhealthy(inventory.get_host(seed.name).get_fact(Members), wanted)
@@ -187,14 +190,15 @@ def _await_member(topology: Topology, seed: Node, seconds: int = 120) -> None:
 @operation()
 def ready_for_it(topology: Topology) -> Generator[StringCommand, None, None]:
     """
-    Assert before the first change that nodes and etcd are well, those apart that an upgrade was interrupted on.
+    Assert before the first change that nodes and etcd are well, those of this run apart that one was interrupted on.
 
     + topology: all nodes
     """
     seed, nodes = _nodes(topology)
-    lines = [f"node {name} is not Ready" for name, each in nodes.items() if not each["ready"] and not each["mark"]]
+    run = {each.name for each in host.state.inventory if host.state.is_host_in_limit(each)}
+    begun = [name for name, each in nodes.items() if each["mark"] and name in run]
+    lines = [f"node {name} is not Ready" for name, each in nodes.items() if not each["ready"] and name not in begun]
     known = [each.name for each in topology.control_planes if each.name in nodes]
-    begun = [name for name in known if nodes[name]["mark"]]
     etcd = inventory.get_host(seed.name).get_fact(Members)
     others = [each for each in etcd["members"] if each["name"] not in begun]
     lines += etcd_unhealthy({**etcd, "members": others}, [name for name in known if name not in begun])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from cluster.compatibility import parse
 from cluster.findings import Finding
@@ -19,16 +20,20 @@ def check(seen: Seen) -> Iterator[Finding]:
     target = seen.cluster.kubernetes_version
     etcd = static_pods(image.name for image in seen.lock.images).get("etcd", "")
     for name, found in seen.versions.items():
-        server = found["images"].get("kube-apiserver")
-        yield from _skew(name, tag(server) if server else None, found["running"], target)
+        yield from skew(name, found, target)
         yield from _etcd(name, found["images"].get("etcd"), etcd)
     for name, asked in seen.removed_apis.items():
         yield from _removed(name, asked, target)
 
 
-def _skew(name: str, server: str | None, kubelet: str | None, target: str) -> Iterator[Finding]:
-    """kubeadm goes one minor forward at a time; a kubelet may be three behind the API server, two up to 1.24
-    (https://kubernetes.io/releases/version-skew-policy/)."""
+def skew(name: str, found: Mapping[str, Any], target: str) -> Iterator[Finding]:
+    """How a node is not of the target's version, by what it runs (facts/upgrade.py).
+
+    kubeadm goes one minor forward at a time; a kubelet may be three behind the API server, two up to 1.24
+    (https://kubernetes.io/releases/version-skew-policy/).
+    """
+    image, kubelet = found["images"].get("kube-apiserver"), found["running"]
+    server = tag(image) if image else None
     there, minor = [each for each in (server, kubelet) if each], parse(target)[1]
     behind = 3 if minor >= 25 else 2
     if ahead := [each for each in there if parse(each) > parse(target)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import yaml
@@ -213,6 +214,11 @@ def _(node: Node, endpoint: str) -> str:
 def _(node: Node) -> str:
     node.api()
     return json.dumps({"spec": {"clusterIPs": ["10.96.0.99", "fd00:10:96::99"]}})
+
+
+@command(rf"\{{ printf '%s\\n' (?P<words>.*); {workload.KUBECTL} .* get events .*; \}} >&2; exit 1", "read")
+def _(node: Node, words: str) -> None:
+    raise Refused(shlex.split(words)[0])
 
 
 @command(rf"{workload.KUBECTL} apply -f - .*", "probe")

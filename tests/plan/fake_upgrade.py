@@ -77,6 +77,7 @@ def replaced(node: Node, version: str) -> None:
     if missing := node.state["static_pods"].keys() - loaded.keys():
         raise Refused(f"images are missing: {missing}")
     node.state["static_pods"] = loaded
+    node.write(f"{upgrade.COPIES.rstrip('*')}{node.world.clock}", "etcd's data\n", "600")
     node.write(ADMIN, f"renewed at {node.world.clock}\n", "600")
     node.world.cluster["upgraded"] = version
     # The last makes add-ons anew.
@@ -89,13 +90,19 @@ def _(node: Node) -> None:
     node.state["busy"] = False
 
 
-@command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y >/dev/null")
+@command(like(f"rm -rf {upgrade.COPIES}"))
+def _(node: Node) -> None:
+    for path in [each for each in node.files if each.startswith(upgrade.COPIES.rstrip("*"))]:
+        del node.files[path]
+
+
+@command(r"timeout \d+ kubeadm upgrade apply (?P<version>\S+) -y( --patches=\S+)? >/dev/null")
 def _(node: Node, version: str) -> None:
     node.api()
     replaced(node, version)
 
 
-@command(r"timeout \d+ kubeadm upgrade node >/dev/null")
+@command(r"timeout \d+ kubeadm upgrade node( --patches=\S+)? >/dev/null")
 def _(node: Node) -> None:
     if node.state.get("busy"):
         raise Refused("another kubeadm is at work")

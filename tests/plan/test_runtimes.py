@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from runs import GROUPS, Deployed, Run, Site, make_bundle, make_site, together
+from runs import GROUPS, Deployed, Run, Site, machine, make_bundle, make_site, together
 
 NODES = {*GROUPS["control_plane"], *GROUPS["worker"]}
 CONFIG, CRIO = "/etc/containerd/config.toml", "/etc/crio/crio.conf.d/10-kubernetes.conf"
@@ -169,3 +170,25 @@ def test_a_runtime_that_a_restart_does_not_mend_fails_its_host_with_what_it_does
     assert "w1: the container runtime does not run as it is configured to:" in run.words
     assert "- containerd runs with the cgroup driver cgroupfs, not systemd" in run.words
     assert "- the kubelet is configured with the cgroup driver systemd, containerd with cgroupfs" in run.words
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_a_runtime_that_does_not_come_back_on_one_node_ends_the_run_before_other_nodes_have_it(
+    deployed: Deployed, tmp_path: Path, added: bool
+) -> None:
+    """One of the cluster's, also where the last host of the inventory is yet to join."""
+    site = deployed.site.copy(tmp_path / "site")
+    if added:
+        path = site.directory / "inventory.py"
+        last = '("@fake/w9", {"address": "10.0.0.39", **_settings})'
+        path.write_text(re.sub(r"^(worker = \[.*)\]$", rf"\1, {last}]", path.read_text(), flags=re.MULTILINE))
+    with site.state() as state:
+        for node in state["nodes"].values():
+            if containerd := node["files"].get("/etc/containerd/config.toml"):
+                containerd["text"] = "# of an earlier version of this project\n"
+        if added:
+            state["nodes"]["w9"] = machine("10.0.0.39")
+    site.break_command("w3", "restart containerd.service", "it does not start")
+    run = site.run("-y")
+    assert (run.code, "it does not start" in run.words) == (1, True)
+    assert {each["host"] for each in run.like("restart containerd.service", "change")} == {"w3"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import GROUPS, VERSION, Deployed, Run, Site, make_bundle, make_site
+from runs import GROUPS, VERSION, Deployed, Run, Site, machine, make_bundle, make_site
 
 OLD = "v1.35.6"
 NODES = [*GROUPS["control_plane"], *GROUPS["worker"]]
@@ -69,12 +69,42 @@ def upgraded(run: Run) -> list[str]:
     return [each["host"] for each in run.like("systemctl restart kubelet.service", "change")]
 
 
-def test_a_deploy_refuses_to_take_all_nodes_to_another_version_at_once(site: Site) -> None:
-    run = site.run("-y")
+@pytest.mark.parametrize("layer", ["cluster", "control_plane", "packages", "reconfigure"])
+def test_a_deploy_refuses_to_take_all_nodes_to_another_version_at_once(site: Site, layer: str) -> None:
+    run = site.run("-y", layer=layer)
     assert run.code == 1
     assert f"it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
     assert "Run deploys/upgrade.py" in run.words
     assert run.changes == []
+
+
+def test_a_host_does_not_join_a_cluster_of_another_version(site: Site) -> None:
+    """Its kubelet would be newer than the API servers, which are not asked by the preflight of this host alone."""
+    path = site.directory / "inventory.py"
+    path.write_text(
+        path.read_text().replace('("@fake/w1"', '("@fake/w9", {"address": "10.0.0.39", **_settings}), ("@fake/w1"')
+    )
+    with site.state() as state:
+        state["nodes"]["w9"] = machine("10.0.0.39")
+    run = site.run("-y", "--limit", "w9", "--limit", "load_balancer")
+    assert (run.code, run.changes) == (1, [])
+    assert f"cp1: it runs Kubernetes {OLD}. Nodes are taken to another version one by one" in run.words
+
+
+def test_a_control_plane_that_is_yet_to_join_is_left_out_and_the_others_are_upgraded(site: Site) -> None:
+    """Such as one whose machine was replaced."""
+    with site.state() as state:
+        state["nodes"]["cp2"] = machine(GROUPS["control_plane"]["cp2"])
+        del state["cluster"]["nodes"]["cp2"]
+    for flag in ("--dry", "-y"):
+        run = site.run(flag, layer="upgrade")
+        assert (run.code, run.changes) == (1, [])
+        assert "cp2: is no node of the cluster yet. Leave it out with --exclude cp2, and have it join" in run.words
+    run = site.run("-y", "--exclude", "cp2", "--data", "verify_timeout=1", layer="upgrade")
+    assert upgraded(run) == [name for name in NODES if name != "cp2"]
+    assert (run.code, "node cp2 is not in the cluster" in run.words) == (1, True)
+    assert site.run("-y").code == 0
+    assert versions(site) == {name: {VERSION} for name in NODES}
 
 
 def test_the_plan_is_what_the_run_then_does_and_a_second_run_does_nothing(site: Site) -> None:
@@ -141,6 +171,18 @@ def test_only_the_member_of_a_node_that_was_interrupted_may_be_unhealthy(site: S
     assert (f"etcd member {dead} is not healthy" in run.words) == bool(code)
 
 
+def test_a_node_that_was_interrupted_is_not_left_as_it_is_while_others_are_upgraded(site: Site) -> None:
+    """Two nodes would be away at once, or two members of etcd."""
+    assert site.run("-y", "--limit", "control_plane", "--limit", "load_balancer", layer="upgrade").code == 0
+    with site.state() as state:
+        state["cluster"]["marks"] = {"cp2": "schedulable", "w2": "schedulable"}
+        state["cluster"]["unhealthy"] = ["cp2"]
+        state["nodes"]["w2"]["dead"] = True
+    run = site.run("-y", "--limit", "w1", layer="upgrade")
+    assert (run.code, run.changes) == (1, [])
+    assert "node w2 is not Ready" in run.words and "etcd member cp2 is not healthy" in run.words
+
+
 def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site) -> None:
     run = site.run("-y", layer="upgrade")
     assert upgraded(run) == NODES
@@ -150,6 +192,51 @@ def test_nodes_are_upgraded_one_after_the_other_control_planes_first(site: Site)
     assert len(others) == len(NODES) - 1
     loaded = max(each["ended"] for each in run.like("ctr ", "change"))
     assert loaded < run.like("kubeadm upgrade", "change")[0]["began"]
+
+
+def test_etcds_data_is_not_left_beside_it_once_the_upgrade_of_its_node_is_proved(site: Site) -> None:
+    """kubeadm copies it all, with every secret, each time that it upgrades a control plane, and keeps it."""
+
+    def left() -> list[str]:
+        with site.state() as state:
+            return [name for name in NODES for path in state["nodes"][name]["files"] if "kubeadm-backup-etcd" in path]
+
+    site.break_command("cp3", "restart kubelet", "it broke")
+    assert site.run("-y", layer="upgrade").code == 1
+    assert left() == ["cp3"]
+    site.mend("cp3")
+    assert site.run("-y", layer="upgrade").code == 0
+    assert left() == []
+
+
+def test_manifests_of_the_new_version_have_the_sites_patches_too(site: Site) -> None:
+    own = [f'{kind}_configuration={{"patches": {{"directory": "/etc/own-{kind}"}}}}' for kind in ("init", "join")]
+    run = site.run("-y", "--data", own[0], "--data", own[1], layer="upgrade")
+    first, *others = (each["command"] for each in run.like("kubeadm upgrade", "change"))
+    assert " --patches=/etc/own-init " in first
+    assert len(others) == len(NODES) - 1 and all(" --patches=/etc/own-join " in each for each in others)
+
+
+def test_an_audit_policy_is_there_before_an_api_server_of_the_new_version_reads_it(site: Site) -> None:
+    policy = 'audit_policy={"rules": [{"level": "Metadata"}]}'
+    plan = site.run("--dry", "--json", "--data", policy, layer="upgrade")
+    run = site.run("-y", "--data", policy, layer="upgrade")
+    assert run.code == 0, run.words
+    assert plan.differs(run) == []
+    written = run.like("/etc/kubernetes/audit/policy-", "change")
+    assert sorted(each["host"] for each in written) == sorted(GROUPS["control_plane"])
+    assert max(each["ended"] for each in written) < run.like("kubeadm upgrade apply", "change")[0]["began"]
+
+
+def test_a_name_that_certificates_lack_is_not_taken_for_one_that_they_have_by_the_next_deploy(site: Site) -> None:
+    """kubeadm renews certificates on the way, for the names that are in them."""
+    named = ("-y", "--data", 'api_cert_extra_sans=["api.example.org"]')
+    assert site.run(*named, layer="upgrade").code == 0
+    run = site.run(*named)
+    assert run.code == 0, run.words
+    made = [name for name, operation in run.made if "Make the API server's certificate" in operation]
+    assert sorted(made) == sorted(GROUPS["control_plane"])
+    assert site.run(*named).made == set()
 
 
 def test_the_dry_run_names_what_is_replaced(site: Site) -> None:
@@ -203,6 +290,13 @@ def held(**status: int) -> dict[str, Any]:
         "status": {"disruptionsAllowed": 0, "desiredHealthy": 1, "expectedPods": 2, "currentHealthy": 2, **status},
     }  # fmt: skip
     return {"pods": [pod], "budgets": [budget]}
+
+
+def test_pods_of_a_node_are_asked_for_once_however_many_hosts_plan(site: Site) -> None:
+    """They are asked for at one control plane."""
+    run = site.run("--dry", layer="upgrade")
+    assert run.code == 0, run.words
+    assert [len(run.like(f"spec.nodeName={name} ", "fact")) for name in NODES] == [1] * len(NODES)
 
 
 def test_pods_that_can_never_leave_stop_it_before_any_change(site: Site) -> None:
@@ -262,3 +356,14 @@ def test_an_upgrade_waits_for_the_end_of_a_rotation_of_cas(site: Site) -> None:
     run = site.run("-y", layer="upgrade")
     assert (run.code, run.changes) == (1, [])
     assert "cp2: a rotation of CAs is under way. End it first: deploys/rotate_ca.py goes on with it." in run.words
+
+
+@pytest.mark.parametrize("changed", [("service_subnet", "10.97.0.0/16"), ("pod_subnet", "10.9.0.0/16")])
+def test_settings_that_the_cluster_cannot_follow_stop_it_before_any_change(
+    site: Site, changed: tuple[str, str]
+) -> None:
+    """kubeadm would write them into the manifests of the new version."""
+    name, subnet = changed
+    run = site.run("-y", "--data", f"{name}={subnet}", layer="upgrade")
+    assert (run.code, run.changes) == (1, [])
+    assert f"{name}: the cluster has networking." in run.words

@@ -33,6 +33,16 @@ def test_what_etcd_was_told_when_its_data_was_made_is_no_difference() -> None:
     assert set(reconfiguration.manifests(pods(etcd=joined), pods(etcd=pod("--name=cp3")))) == {"etcd"}
 
 
+def test_a_container_that_a_sites_patch_puts_beside_a_program_needs_no_command() -> None:
+    pods_of = {image: yaml.safe_load(pod()) for image in ("kms:1", "kms:2")}
+    for image, each in pods_of.items():
+        each["spec"]["containers"].append({"name": "kms", "image": image})
+    old, new = ({"kube-apiserver": yaml.safe_dump(each)} for each in pods_of.values())
+    live, wanted = (pods() | {f"{MANIFESTS}/{name}.yaml": text for name, text in own.items()} for own in (old, new))
+    assert reconfiguration.manifests(live, live) == {}
+    assert set(reconfiguration.manifests(live, wanted)) == {"kube-apiserver"}
+
+
 def test_variables_are_shown_as_digests() -> None:
     old, new = ({"spec": {"env": [{"name": "TOKEN", "value": value}]}} for value in ("secret-1", "secret-2"))
     lines = "\n".join(Change("x", old, new).lines())

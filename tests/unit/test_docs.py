@@ -149,7 +149,7 @@ def test_every_deploy_that_the_readme_names_is_there_and_the_other_way_round() -
     named = set(re.findall(r"`deploys/(\w+)\.py`", (ROOT / "README.md").read_text()))
     others = {
         "__init__", "ask", "authorities", "backups", "cleanup", "expiry", "labels", "live", "plan", "record",
-        "removal", "rules", "ssh", "survey", "timers",
+        "removal", "rules", "ssh", "survey", "timers", "versions",
     }  # fmt: skip
     assert named == {path.stem for path in (ROOT / "deploys").glob("*.py")} - others
 

@@ -17,6 +17,12 @@ def test_a_control_plane_has_images_of_static_pods_and_a_kubelet() -> None:
     assert (found["images"]["kube-apiserver"], found["images"]["etcd"]) == (SERVER, "registry.k8s.io/etcd:3.6.6-0")
 
 
+def test_a_container_beside_the_api_server_is_not_taken_for_it() -> None:
+    lines = [f"image kube-apiserver {SERVER}", "image kube-apiserver example.org/kms-plugin:v0.8.0"]
+    for order in (lines, lines[::-1]):
+        assert answer(NodeVersions, order)["images"] == {"kube-apiserver": SERVER}
+
+
 def test_a_worker_has_a_kubelet_alone_and_a_bare_host_nothing() -> None:
     assert answer(NodeVersions, recorded("NodeVersions.cluster-w1")) == {"images": {}, "running": "v1.35.6"}
     assert answer(NodeVersions, []) == NodeVersions.default() == {"images": {}, "running": None}
