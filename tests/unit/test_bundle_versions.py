@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bundle import catalogue, recipes, references, versions
+from bundle import catalogue, gobuild, recipes, references, versions
 from bundle.catalogue import Catalogue
 from bundle.command import BuildError
 from cluster import compatibility
@@ -136,6 +138,31 @@ def test_releases_of_one_patch_take_what_their_own_kubeadm_lists(tmp_path: Path)
     wanted = loaded(tmp_path, "v1.27.4", listed=listed)
     assert made_of(wanted, "kubernetes", "etcd", "coredns") == ["v1.27.4", "v3.5.7", "v1.10.0"]
     assert {module.version for module in wanted.components["etcd"].build} == {"v3.5.7"}
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "go"),
+    [("v1.36.3", None), ("v1.33.5", versions.OWN_GO), ("v1.33.13", "1.25.11"), ("v1.27.4", "1.22.5")],
+)
+def test_another_patch_than_the_rows_is_built_by_its_own_go(kubernetes: str, go: str | None, tmp_path: Path) -> None:
+    components = loaded(tmp_path, kubernetes).components
+    assert {module.go for module in components["kubernetes"].build} == {go}
+    assert {module.go for module in components["etcd"].build} == {versions.row(kubernetes).go}
+
+
+def test_its_own_go_is_read_in_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = {"-json": json.dumps({"Dir": str(tmp_path)}), "GOVERSION": "go1.24.6"}
+    asked = []
+
+    def go(*words: object, env: Mapping[str, str] | None = None, **_: object) -> str:
+        asked.append((env or {}).get("GOTOOLCHAIN"))
+        return next(answer for word, answer in tree.items() if word in words)
+
+    monkeypatch.setattr(gobuild, "run", go)
+    (tmp_path / versions.OWN_GO).write_text("1.24.6\n")
+    module = loaded(tmp_path, "v1.33.5").components["kubernetes"].build[0]
+    assert gobuild.release(Path("go"), module) == "go1.24.6"
+    assert asked == [None, "go1.24.6"]
 
 
 def test_a_site_goes_before_the_row_and_before_kubeadm(tmp_path: Path) -> None:
