@@ -36,10 +36,8 @@ _WORDS = re.compile(
     rf"|\b(?:insecure-)?password)[^\S\n]+){_VALUE}",
     re.IGNORECASE,
 )
-# On the next line or this one, told apart at the end of the line: long lines are not gone through again and again.
-_CERTIFICATE_KEY = re.compile(
-    r"(?P<name>certificate[-_ ]?key\W(?:[^\n]*\n[^\n]*?|[^\n]*))\b[0-9a-f]{64}\b", re.IGNORECASE
-)
+_CERTIFICATE_KEY = re.compile(r"certificate[-_ ]?key\b", re.IGNORECASE)
+_DIGITS = re.compile(r"\b[0-9a-f]{64}\b", re.IGNORECASE)
 _ENVIRONMENT = re.compile(r"(?P<name>\b(?:Environment|SetCredential\w*)[^\S\n]*=)(?:[^\n]*\\\n)*[^\n]*")
 # Of TOML and JSON, in one line or several, such as CRI-O's default_env.
 _LIST = re.compile(
@@ -117,6 +115,16 @@ def _without_variables(text: str, between: re.Pattern[str]) -> str:
     return "".join(parts)
 
 
+def _without_certificate_keys(text: str) -> str:
+    """They are on the line that names them, or on the next."""
+    lines, named = text.split("\n"), False
+    for at, line in enumerate(lines):
+        before, named = named, bool(_CERTIFICATE_KEY.search(line))
+        if before or named:
+            lines[at] = _DIGITS.sub(REMOVED, line)
+    return "\n".join(lines)
+
+
 def redact(text: str) -> str:
     """The text without secrets: private keys, tokens, passwords, Secrets' data, variables of the environment."""
     text = _without_rests(_KEYS.sub(REMOVED, text))
@@ -131,7 +139,7 @@ def redact(text: str) -> str:
     text = _JSON_VALUE.sub(rf"\g<head>\g<quote>{REMOVED}\g<quote>", text)
     text = _FLOW_VALUE.sub(rf"\g<head>{REMOVED}", text)
     text = _GO_VALUE.sub(rf"\g<head>{REMOVED}", text)
-    text = _CERTIFICATE_KEY.sub(rf"\g<name>{REMOVED}", text)
+    text = _without_certificate_keys(text)
     text = _SAID.sub(rf"\g<name>{REMOVED}", text)
     text = _WORDS.sub(rf"\g<name>{REMOVED}", text)
     text = _LOGIN.sub(rf"\g<name>{REMOVED}@", text)

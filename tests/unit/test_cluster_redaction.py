@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 
 import pytest
 
@@ -62,6 +61,7 @@ SHORT = json.dumps({"data": {"short": "extraEnvs:\n- name: A\n  value: swordfish
         ("token abcdef.0123456789abcdef.", "0123456789abcdef"),
         (f"kubeadm join --certificate-key {DIGEST}", DIGEST),
         (f"certificate key:\nNov 25 cp1 kubeadm[1]: {DIGEST}", DIGEST),
+        (f"certificate key {DIGEST}\nca-cert-hash sha256:{'1' * 64}", DIGEST),
         ("auth_pass swordfish", "swordfish"),
         ("  stats auth admin:swordfish", "swordfish"),
         ("user admin insecure-password swordfish", "swordfish"),
@@ -146,11 +146,6 @@ def test_a_long_line_without_an_end_takes_no_longer_than_its_length() -> None:
     for text in (
         "QUJD" * 250_000, "a.b-c_" * 150_000, "-----BEGIN PRIVATE KEY-----" * 20_000, "token " * 150_000,
         'value":"' * 100_000, ", value: " * 100_000, "EnvVar{Name:a,Value:" * 50_000, "env:" + "\\" * 500_000,
+        "certificate key: " + "words " * 150_000,
     ):  # fmt: skip
         redact(text)
-
-
-def test_a_long_line_that_names_a_certificate_key_is_gone_through_once() -> None:
-    began = time.process_time()
-    redact(f"certificate key: {'words ' * 5000}{DIGEST} {'words ' * 5000}")
-    assert time.process_time() - began < 5
