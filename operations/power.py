@@ -36,7 +36,11 @@ def stop_script(ids: Sequence[str]) -> str:
     """
     one = f"crictl ps -q --pod $0 | xargs -r -n 1 -P 0 crictl stop --timeout {GRACE} && crictl stopp $0"
     limit = 2 * GRACE * (len(ids) // AT_ONCE + 1)
-    return f"printf '%s\\n' {' '.join(ids)} | timeout {limit} xargs -r -n 1 -P {AT_ONCE} sh -c '{one}' >/dev/null"
+    return (
+        f"printf '%s\\n' {' '.join(ids)} | timeout {limit} xargs -r -n 1 -P {AT_ONCE} sh -c '{one}' >/dev/null || "
+        f"{{ code=$?; test $code -ne 124 || echo 'pods have not ended within {limit} s: see there with crictl ps and "
+        "dmesg what hangs, then run again' >&2; exit $code; }"
+    )
 
 
 @operation()

@@ -374,6 +374,13 @@ def test_pods_have_twice_the_time_that_they_may_need_to_end(machine: Machine, po
     assert asked.count("stop --timeout 30 c1") == asked.count("stop --timeout 30 c2") == pods
 
 
+def test_pods_that_do_not_end_in_time_are_said_to(machine: Machine) -> None:
+    machine.program("timeout", "exit 124")
+    done = machine.sh(f"{power.stop_script(['p1'])} && echo ended")
+    assert (done.returncode, done.stdout) == (124, "")
+    assert done.stderr.startswith("pods have not ended within 60 s: see there with crictl ps and dmesg")
+
+
 def test_a_runtime_that_runs_and_does_not_answer_stops_the_run(hosts: Make) -> None:
     answers = {"crictl pods": ["kubelet"], "systemctl show": ["LoadState=loaded", "ActiveState=active"]}
     with pytest.raises(OperationError, match=r"^cp1: the container runtime does not answer"):
