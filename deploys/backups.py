@@ -72,9 +72,10 @@ def authority() -> str | None:
 def authorities() -> dict[str, str]:
     """What of the backup's PKI every control plane shares, and what else it has, by path on the node."""
     with tarfile.open(_opened().pki) as tar:
-        texts = {each.name: file.read().decode() for each in tar if (file := tar.extractfile(each))}
-    wanted = [name for name in texts if not name.startswith(PKI) or name.removeprefix(PKI) in SHARED]
-    if f"{PKI}rotation/old/ca.crt" in texts:
+        members = {each.name: each for each in tar if each.isfile()}
+        wanted = [name for name in members if not name.startswith(PKI) or name.removeprefix(PKI) in SHARED]
+        texts = {name: file.read().decode() for name in wanted if (file := tar.extractfile(members[name]))}
+    if f"{PKI}rotation/old/ca.crt" in members:
         # Of two CAs in a file the first signs; kube-controller-manager, as kubeadm makes it, takes one alone.
         texts |= {name: "".join(texts[name].partition(END)[:2]) for name in wanted if name.endswith("ca.crt")}
     return {f"/{name}": texts[name] for name in wanted}

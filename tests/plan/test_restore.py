@@ -21,7 +21,7 @@ PKI = {
     # In the middle of a rotation of CAs.
     "pki/front-proxy-ca.crt": PROXY + PROXY.replace(b"NEW", b"OLD"), "pki/rotation/old/ca.crt": b"an old CA\n",
     "pki/ca.crt": CA, "pki/ca.key": b"the CA's key\n", "pki/sa.key": b"a key\n", "pki/etcd/ca.key": b"a key\n",
-    "pki/apiserver.crt": b"cp1's own\n", "encryption.yaml": b"keys\n",
+    "pki/apiserver.crt": b"cp1's own\n", "encryption.yaml": b"keys\n", "pki/own.p12": b"\xff\x00",
 }  # fmt: skip
 STEPS = ("Make the new data beside the old", "Stop the static pods", "Set the old data aside",
          "Run etcd with the backup's data", "Run the API server", "Run the controllers",

@@ -100,13 +100,15 @@ def test_backup_is_whole_and_says_what_it_is(control_plane: Machine) -> None:
 
 
 def test_key_of_encryption_at_rest_is_in_it(control_plane: Machine) -> None:
-    path = control_plane.file("/srv/keys.yaml", "keys").relative_to(control_plane.root)
+    path = control_plane.path("/srv/keys.yaml").relative_to(control_plane.root)
+    control_plane.path("/srv").mkdir()
+    control_plane.path("/srv/keys.yaml").symlink_to(control_plane.file("/srv/of-today.yaml", "keys"))
     flag = f"    - --encryption-provider-config=/{path}\n"
     control_plane.file("/etc/kubernetes/manifests/kube-apiserver.yaml", flag)
     ran = back_up(control_plane)
     assert ran.returncode == 0, ran.stderr
-    command = ["tar", "-tf", kept(control_plane)[0] / "pki.tar"]
-    assert "srv/keys.yaml" in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    command = ["tar", "-xOf", kept(control_plane)[0] / "pki.tar", "srv/keys.yaml"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "keys"
 
 
 @pytest.mark.parametrize(
