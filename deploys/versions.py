@@ -41,7 +41,8 @@ def behind() -> list[str]:
     would take them to it, all at once or undrained, or make a node that is newer than the API."""
     settings, topology = plan.settings(), plan.topology()
     seed = itertools.islice(remote.reached(topology.control_planes), 1)
-    found = ask(NodeVersions, {*plan.in_run((*topology.control_planes, *topology.workers)), *seed})
+    nodes = dict.fromkeys((*plan.in_run((*topology.control_planes, *topology.workers)), *seed))
+    found = ask(NodeVersions, list(nodes))
     others = [each for name, runs in found.items() for each in skew(name, runs, settings.kubernetes_version)]
     return [each.line() for each in report(others, settings.waived_checks) if not each.waived]
 
