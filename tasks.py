@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,12 +120,14 @@ def beside(*words: str | Path) -> Iterator[None]:
     say(f"{shown(words)}: beside what follows; what it prints comes when it has ended")
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT, env=environment()) as process,
+        subprocess.Popen(
+            words, stdout=said, stderr=subprocess.STDOUT, env=environment(), start_new_session=True
+        ) as process,
     ):
         try:
             yield
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # with what it has started, such as compilers
             raise
         process.wait()
         said.seek(0)
